@@ -1,0 +1,3 @@
+//! The command `k3simage`.
+
+fn main() {}

@@ -1,0 +1,155 @@
+//! What the API layer asks of the machines behind it: the seam between the Proxmox VE API and an engine.
+//!
+//! The API layer owns configuration, storages, tasks and rights; an engine owns running guests and nothing else. Two
+//! engines are foreseen: `simulated` (a state machine in this process) and `qemu` (a real process per guest). An engine
+//! never sees HTTP, users or locks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+/// Everything an engine needs to start one guest: the effective configuration with its volumes resolved to files.
+#[derive(Clone)]
+pub struct Launch {
+    /// The VM's id, unique in the cluster.
+    pub vmid: u32,
+    /// Name of the node the guest runs on.
+    pub node: String,
+    /// The VM configuration in effect, as PVE's config file holds it: option name to property-string text.
+    pub config: BTreeMap<String, String>,
+    /// Drives that have a medium, in the order of their names.
+    pub drives: Vec<Drive>,
+    /// Called once, before [`Engine::status`] turns `None`, when the guest's process ends for whatever reason.
+    pub on_exit: Arc<dyn Fn(u32, Exit) + Send + Sync>,
+}
+
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launch")
+            .field("vmid", &self.vmid)
+            .field("node", &self.node)
+            .field("config", &self.config)
+            .field("drives", &self.drives)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One drive with a medium in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drive {
+    /// Bus and index as in the configuration: `scsi0`, `ide2`, `efidisk0`.
+    pub slot: String,
+    /// Whether the guest sees a CD-ROM (read only) or a disk.
+    pub cdrom: bool,
+    /// The file that holds the medium's bytes.
+    pub path: PathBuf,
+    /// Size of the medium as the guest sees it, in bytes. The file of a simulated disk is smaller.
+    pub size_bytes: u64,
+}
+
+/// Why a guest's process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest rebooted while the option `reboot=0` was in effect, which ends the process (`FACTS` 74).
+    RebootRefused,
+    /// [`Engine::stop`] pulled the plug.
+    Stopped,
+}
+
+/// A running guest as the host sees it; what `status/current` reports.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Running {
+    /// Process id shown by the API; stays the same over the guest's own reboots (`FACTS` 73).
+    pub pid: u32,
+    /// Seconds of host time since the process began.
+    pub uptime_s: u64,
+    /// CPU use, 1.0 being all the guest's cores.
+    pub cpu: f64,
+    /// Memory in use, in bytes.
+    pub mem_bytes: u64,
+    /// Bytes read and written per drive slot since the process began; cumulative over resets (`FACTS` 76).
+    pub drive_bytes: BTreeMap<String, DriveCounters>,
+    /// Whether the virtual CPUs are paused (`qmpstatus: paused`, `FACTS` 42).
+    pub paused: bool,
+}
+
+/// Cumulative counters of one drive, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriveCounters {
+    /// Bytes the guest read.
+    pub read: u64,
+    /// Bytes the guest wrote.
+    pub written: u64,
+}
+
+/// How a guest is asked to power off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Powerdown {
+    /// The ACPI power button.
+    Acpi,
+    /// `guest-shutdown` through the agent.
+    Agent,
+}
+
+/// Why a call to the guest agent brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentError {
+    /// Nothing answers on the channel: the agent is not installed, not started yet, or the guest is down. The API layer
+    /// turns this into `QEMU guest agent is not running` after PVE's 3 s (`FACTS` 46).
+    NotRunning,
+    /// The agent answered with an error object.
+    Failed {
+        /// QMP error class, for instance `GenericError` or `CommandNotFound`.
+        class: String,
+        /// The agent's own text.
+        desc: String,
+    },
+}
+
+/// Why a guest could not be started; its text becomes the error of the `qmstart` task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError(pub String);
+
+/// The machines behind the API.
+///
+/// All methods may be called for a `vmid` that does not run; they then do nothing or say so, and never panic.
+#[async_trait]
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// Name of the engine, as `--engine` spells it.
+    fn name(&self) -> &'static str;
+
+    /// Starts a guest. Returns when its process runs; the firmware is only then beginning.
+    async fn start(&self, launch: Launch) -> Result<(), StartError>;
+
+    /// Pulls the plug. Returns when the process is gone; nothing happens if there was none.
+    async fn stop(&self, vmid: u32);
+
+    /// Asks the guest to power off and returns at once; the guest may ignore it.
+    async fn powerdown(&self, vmid: u32, how: Powerdown);
+
+    /// Presses the reset button; the process goes on.
+    async fn reset(&self, vmid: u32);
+
+    /// Pauses (`true`) or resumes (`false`) the virtual CPUs.
+    async fn pause(&self, vmid: u32, paused: bool);
+
+    /// What the host sees of a running guest, `None` when no process runs.
+    fn status(&self, vmid: u32) -> Option<Running>;
+
+    /// Types one key combination in QEMU's spelling (`ret`, `ctrl-x`, `shift-a`). `Err` carries QEMU's complaint about
+    /// an unknown key.
+    async fn send_key(&self, vmid: u32, key: &str) -> Result<(), String>;
+
+    /// One command of the QEMU guest agent protocol (`guest-exec`, `guest-network-get-interfaces`, ...) with its
+    /// `arguments` object; the `return` value comes back.
+    async fn agent(&self, vmid: u32, command: &str, arguments: Value) -> Result<Value, AgentError>;
+
+    /// The text on the guest's console so far, for people and tests; `None` when no process runs.
+    fn console(&self, vmid: u32) -> Option<String>;
+}
