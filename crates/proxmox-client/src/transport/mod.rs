@@ -1,0 +1,7 @@
+//! Sending: endpoint, TLS, authentication, retries, reading of answers.
+
+pub(crate) mod auth;
+pub(crate) mod connection;
+pub(crate) mod endpoint;
+pub(crate) mod reply;
+pub(crate) mod tls;
