@@ -1,0 +1,125 @@
+//! The installer: its ISO, its kickstart and the way the kickstart travels.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proxmox_client::{StorageId, VolId};
+use serde::Serialize;
+use url::Url;
+
+use super::checksum::Checksum;
+use crate::boot_command::BootCommand;
+use crate::kickstart::{Kickstart, KickstartText};
+
+/// What boots first, and what it is told.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Installer {
+    /// The ISO.
+    pub iso: IsoSource,
+    /// Where uploaded and downloaded ISOs go: the installer's, and the one with the kickstart.
+    pub iso_storage: StorageId,
+    /// The kickstart.
+    pub kickstart: KickstartSource,
+    /// How the kickstart reaches the installer.
+    pub delivery: Delivery,
+    /// Keys to type in the ISO's menu; `None` is the preset's for this firmware and delivery.
+    pub boot_command: Option<BootCommand>,
+    /// A fixed time before typing; `None` waits until the menu is there.
+    pub boot_wait: Option<Duration>,
+}
+
+impl Installer {
+    /// An installer with the kickstart on an `OEMDRV` volume and nothing but the preset's keys.
+    pub fn new(iso: IsoSource, iso_storage: StorageId, kickstart: KickstartSource) -> Self {
+        Self {
+            iso,
+            iso_storage,
+            kickstart,
+            delivery: Delivery::Oemdrv,
+            boot_command: None,
+            boot_wait: None,
+        }
+    }
+}
+
+/// Where the installer's ISO comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum IsoSource {
+    /// A volume that the node has. PVE cannot tell its checksum.
+    Volid(VolId),
+    /// The node downloads it.
+    Url {
+        /// From there.
+        url: Url,
+        /// PVE checks it; `None` only where the user said so.
+        checksum: Option<Checksum>,
+    },
+    /// It is uploaded from this machine.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Checked here and by PVE; `None` only where the user said so.
+        checksum: Option<Checksum>,
+    },
+}
+
+impl IsoSource {
+    /// The ISO's own file name.
+    pub fn file_name(&self) -> &str {
+        match self {
+            Self::Volid(volid) => volid.file_name(),
+            Self::Url { url, .. } => url.path().rsplit('/').next().unwrap_or_default(),
+            Self::File { path, .. } => path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+        }
+    }
+
+    /// The AlmaLinux release in the file name, major and minor: `AlmaLinux-9.3-x86_64-minimal.iso` is (9, Some(3)).
+    ///
+    /// # Source
+    /// File names under `isos/x86_64/` of AlmaLinux's mirrors; `AlmaLinux-9-latest-x86_64-boot.iso` exists too.
+    pub fn alma_release(&self) -> Option<(u32, Option<u32>)> {
+        let rest = self.file_name().strip_prefix("AlmaLinux-")?;
+        let release = rest.split('-').next()?;
+        match release.split_once('.') {
+            Some((major, minor)) => Some((major.parse().ok()?, Some(minor.parse().ok()?))),
+            None => Some((release.parse().ok()?, None)),
+        }
+    }
+}
+
+/// Where the kickstart's text comes from.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum KickstartSource {
+    /// The library's own template, filled from a model.
+    Model(Box<Kickstart>),
+    /// A text, taken as it is.
+    Text {
+        /// The text, templates filled in.
+        text: KickstartText,
+        /// The file it came from, for messages: `http/ks.cfg`.
+        origin: PathBuf,
+    },
+}
+
+/// How the kickstart reaches the installer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Delivery {
+    /// On a small ISO labelled `OEMDRV`, which Anaconda finds by itself.
+    Oemdrv,
+    /// Over HTTP from this machine, for a boot command with `inst.ks=http://{{ .HTTPIP }}:{{ .HTTPPort }}/ks.cfg`.
+    Http {
+        /// The address to listen on; `None` is every IPv4 address.
+        bind: Option<IpAddr>,
+        /// Ports to try.
+        ports: RangeInclusive<u16>,
+    },
+}
