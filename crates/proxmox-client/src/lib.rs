@@ -61,11 +61,12 @@ pub use http::Method;
 pub use request::{
     agent::{EXEC_INPUT_MAX_BYTES, FILE_WRITE_MAX_BYTES},
     clone::CloneVm,
-    config::{CreateVm, DESCRIPTION_MAX, VmConfigUpdate},
+    config::{CreateVm, VmConfigUpdate},
     power::{DeleteVm, Shutdown},
     qemu::ConfigView,
     storage::{Checksum, DownloadUrl},
     task::TaskFilter,
+    vm_option::DESCRIPTION_MAX,
 };
 pub use task::wait::Wait;
 pub use transport::{auth::Auth, tls::Tls};

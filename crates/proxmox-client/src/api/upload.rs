@@ -67,7 +67,7 @@ enum ChecksumMode {
 }
 
 impl Upload {
-    /// An ISO from a file, to be called as the file is.
+    /// An ISO from a file, to be called as the file is; [`Upload::file`] is for another name.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the file's name is not one for an ISO on a storage.
@@ -107,16 +107,6 @@ impl Upload {
             checksum: ChecksumMode::Compute,
             progress: None,
         })
-    }
-
-    /// Calls the file so on the storage.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] when the name cannot be.
-    pub fn named(mut self, file_name: impl Into<String>) -> Result<Self, Error> {
-        self.file_name = file_name.into();
-        check_file_name(&self.content, &self.file_name)?;
-        Ok(self)
     }
 
     /// Checks against this digest; none is computed.
@@ -364,12 +354,6 @@ mod tests {
         }
         assert!(Upload::iso_bytes("x.iso", Bytes::new()).is_ok());
         assert!(Upload::file(Content::Images, "x.raw", "/tmp/x").is_err());
-        assert!(
-            Upload::iso_bytes("x.iso", Bytes::new())
-                .expect("good")
-                .named("a/b.iso")
-                .is_err()
-        );
         assert_ne!(boundary(), boundary());
     }
 }

@@ -72,6 +72,7 @@ const MESSAGES: &[(&str, ErrorKind)] = &[
     // qemu-server PVE/API2/Qemu.pm
     ("only root can ", ErrorKind::Permission),
     ("Only root can ", ErrorKind::Permission),
+    ("Only root may ", ErrorKind::Permission),
     ("root-only command", ErrorKind::Permission),
     ("limiting to root user", ErrorKind::Permission),
     // qemu-server PVE/API2/Qemu.pm (create, clone, nextid), pve-storage, pve-access-control
@@ -101,16 +102,35 @@ const MESSAGES: &[(&str, ErrorKind)] = &[
     ("you can't convert a template to a template", ErrorKind::State),
     ("because VM contains snapshots", ErrorKind::State),
     ("still in use by linked clone", ErrorKind::State),
+    ("you can't convert a VM to template if VM is running", ErrorKind::State),
+    ("is already attached", ErrorKind::State),
     ("is disabled", ErrorKind::State),
     ("is not empty", ErrorKind::State),
+    // What is wrong with the request, said with 500: qemu-server PVE/API2/Qemu.pm, pve-storage PVE/Storage/Plugin.pm and
+    // PVE/API2/Storage/Status.pm, pve-http-server PVE/APIServer/AnyEvent.pm, pve-common PVE/JSONSchema.pm
+    ("no options specified", ErrorKind::Parameter),
+    ("not allowed for linked clones", ErrorKind::Parameter),
+    ("Linked clone feature is not supported", ErrorKind::Parameter),
+    ("you can't move to the same storage", ErrorKind::Parameter),
+    ("unable to use snapshot name", ErrorKind::Parameter),
+    ("SSH public key validation error", ErrorKind::Parameter),
+    ("unable to parse ", ErrorKind::Parameter),
+    ("does not support '", ErrorKind::Parameter),
+    ("is not configured for content-type", ErrorKind::Parameter),
+    ("cannot be used together with", ErrorKind::Parameter),
+    ("wrong field name", ErrorKind::Parameter),
+    ("malformed JSON string", ErrorKind::Parameter),
+    ("Not a HASH reference", ErrorKind::Parameter),
+    // A volume that is not there has no format either (pve-storage PVE/API2/Storage/Content.pm).
+    ("failed - no format", ErrorKind::NotFound),
     // pve-cluster PVE/INotify and PVE/Cluster.pm, pve-common PVE/Network.pm
     ("hostname lookup '", ErrorKind::NotFound),
     ("no such cluster node", ErrorKind::NotFound),
     ("no such ", ErrorKind::NotFound),
+    ("No such ", ErrorKind::NotFound),
     // pve-guest-common PVE/AbstractConfig.pm; pve-storage PVE/Storage.pm; pve-access-control
     ("does not exist", ErrorKind::NotFound),
     ("unable to find configuration file", ErrorKind::NotFound),
-    ("No such file or directory", ErrorKind::NotFound),
 ];
 
 fn kind_of_message(message: &str) -> Option<ErrorKind> {
@@ -128,6 +148,8 @@ impl Error {
     /// What the error means.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            // A program that does not exist breaks the agent's answer, which looks as if a node were gone (FACTS 48).
+            Self::Api { status: 596, path, .. } if path.contains("/agent/") => ErrorKind::Agent,
             Self::Api {
                 status,
                 message,
@@ -246,7 +268,11 @@ impl Error {
             }
             Self::Tls { .. } => "check that the address and port are those of Proxmox VE's HTTPS (port 8006)",
             Self::Connect { .. } => "check the address, the port (8006) and the network in between",
-            Self::Api { status: 596 | 595, .. } => {
+            Self::Api {
+                status: 595 | 596,
+                path,
+                ..
+            } if !path.contains("/agent/") => {
                 "the other node is down or its name is wrong: compare with the names under Datacenter"
             }
             Self::Transport { path, .. } if path.ends_with("/upload") => {
@@ -256,6 +282,9 @@ impl Error {
             _ => match self.kind() {
                 ErrorKind::Auth => {
                     "check user, realm and token name (user@realm!token), the secret, and that neither is expired or disabled"
+                }
+                ErrorKind::Agent => {
+                    "is qemu-guest-agent installed and running in the guest, and does the program or file exist there?"
                 }
                 ErrorKind::Locked => {
                     "wait until what holds the lock has ended; `qm unlock` frees one that was left behind"
@@ -281,7 +310,12 @@ fn api_kind<'a>(status: u16, message: &'a str, params: impl Iterator<Item = &'a 
         400 => {
             // Some texts about single parameters are answers, not faults of the request: nextid on a taken vmid, a storage
             // or task that is not there (FACTS 29, 30, 53).
-            let known = |kind| matches!(kind, ErrorKind::AlreadyExists | ErrorKind::NotFound);
+            let known = |kind| {
+                matches!(
+                    kind,
+                    ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Permission
+                )
+            };
             let mut texts = params.chain([message]);
             texts
                 .find_map(|text| kind_of_message(text).filter(|kind| known(*kind)))
@@ -302,224 +336,4 @@ fn permission_text(message: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    fn api(status: u16, message: &str) -> Error {
-        Error::Api {
-            method: Method::POST,
-            path: "/x".into(),
-            status,
-            message: message.into(),
-            params: BTreeMap::new(),
-        }
-    }
-
-    fn task(exit: &str) -> Error {
-        let upid = "UPID:pve:0000778E:000B3A73:6B046495:qmstart:100:root@pam:"
-            .parse()
-            .expect("a UPID");
-        Error::Task {
-            upid,
-            exit: exit.into(),
-            log_tail: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn recorded_texts_have_their_kind() {
-        use ErrorKind as K;
-        for (status, message, want) in [
-            (401, "Authentication failed!", K::Auth),
-            (403, "Permission check failed (/vms/201, VM.Console)", K::Permission),
-            (
-                403,
-                "Permission check failed (pool 'nosuch' does not exist)",
-                K::NotFound,
-            ),
-            (400, "Parameter verification failed.", K::Parameter),
-            (400, "Bad Request", K::Parameter),
-            (400, "no such task", K::NotFound),
-            (
-                500,
-                "Configuration file 'nodes/pve/qemu-server/999.conf' does not exist",
-                K::NotFound,
-            ),
-            (
-                500,
-                "hostname lookup 'nosuch' failed - failed to get address info for: nosuch: Name or service not known",
-                K::NotFound,
-            ),
-            (500, "storage 'nosuch' does not exist", K::NotFound),
-            (
-                500,
-                "unable to create VM 200 - VM 200 already exists on node 'pve'",
-                K::AlreadyExists,
-            ),
-            (
-                500,
-                "unable to create VM 213: config file already exists",
-                K::AlreadyExists,
-            ),
-            (500, "VM is locked (backup)", K::Locked),
-            (500, "checksum mismatch (file change by other user?)", K::Conflict),
-            (
-                500,
-                "can't lock file '/var/lock/qemu-server/lock-202.conf' - got timeout",
-                K::Busy,
-            ),
-            (500, "VM 201 is not running", K::State),
-            (500, "VM 202 not running", K::State),
-            (500, "QEMU guest agent is not running", K::Agent),
-            (500, "No QEMU guest agent configured", K::Agent),
-            (
-                500,
-                "Agent error: failed to open file '/nosuch' (mode: 'r'): No such file or directory",
-                K::Agent,
-            ),
-            (500, "can't remove VM 231 - protection mode enabled", K::State),
-            (500, "invalid bootorder: device 'ide2' does not exist'", K::Parameter),
-            (500, "only root can set 'args' config", K::Permission),
-            (501, "Method 'GET /nosuch' not implemented", K::Unsupported),
-            (506, "upload 'Content-Type 'text/plain' not implemented", K::Unsupported),
-            (595, "No route to host", K::Proxy),
-            (596, "Broken pipe", K::Proxy),
-            (599, "Too many redirections", K::Proxy),
-            (500, "something new", K::Server),
-        ] {
-            assert_eq!(api(status, message).kind(), want, "{status} {message}");
-        }
-    }
-
-    #[test]
-    fn a_parameter_text_can_be_an_answer() {
-        let with = |name: &str, text: &str| Error::Api {
-            method: Method::GET,
-            path: "/x".into(),
-            status: 400,
-            message: "Parameter verification failed.".into(),
-            params: BTreeMap::from([(name.to_owned(), text.to_owned())]),
-        };
-        assert_eq!(with("vmid", "VM 200 already exists\n").kind(), ErrorKind::AlreadyExists);
-        assert_eq!(
-            with("storage", "storage 'nosuch' does not exist").kind(),
-            ErrorKind::NotFound
-        );
-        assert_eq!(
-            with("cores", "type check ('integer') failed").kind(),
-            ErrorKind::Parameter
-        );
-        let text = with("net0", "invalid format\nnet0.model: property is missing\n").to_string();
-        assert_eq!(
-            text,
-            "GET /x: 400 Parameter verification failed. (net0: invalid format net0.model: property is missing)"
-        );
-    }
-
-    #[test]
-    fn missing_privileges_are_read() {
-        for (message, path, any_of) in [
-            (
-                "Permission check failed (/storage/local, Datastore.Audit|Datastore.AllocateSpace)",
-                "/storage/local",
-                vec!["Datastore.Audit", "Datastore.AllocateSpace"],
-            ),
-            ("Permission check failed (, Sys.Audit)", "", vec!["Sys.Audit"]),
-            ("Permission check failed", "", vec![]),
-            ("Permission check failed (user != root@pam)", "", vec![]),
-        ] {
-            let missing = api(403, message).missing_privileges().expect(message);
-            assert_eq!(
-                (missing.path.as_str(), missing.any_of),
-                (path, any_of.iter().map(ToString::to_string).collect()),
-                "{message}"
-            );
-        }
-        assert!(
-            api(500, "Permission check failed (/x, A.B)")
-                .missing_privileges()
-                .is_none()
-        );
-        let in_task = task("403 Permission check failed (/storage/local, Datastore.AllocateSpace)");
-        assert_eq!(
-            in_task.missing_privileges().expect("in a task too").any_of,
-            ["Datastore.AllocateSpace"]
-        );
-        assert_eq!(
-            (in_task.kind(), in_task.cause_kind()),
-            (ErrorKind::TaskFailed, ErrorKind::Permission)
-        );
-        assert!(
-            in_task
-                .advice()
-                .expect("says what to do")
-                .contains("Datastore.AllocateSpace on /storage/local")
-        );
-    }
-
-    #[test]
-    fn failed_tasks_tell_their_cause() {
-        for (exit, want) in [
-            (
-                "can't lock file '/var/lock/qemu-server/lock-280.conf' - got timeout",
-                ErrorKind::Busy,
-            ),
-            ("VM 201 already running", ErrorKind::State),
-            ("VM is locked (backup)", ErrorKind::Locked),
-            (
-                "unable to create VM 140 - volume 'local:iso/nosuch.iso' does not exist",
-                ErrorKind::NotFound,
-            ),
-            ("start failed: QEMU exited with code 1", ErrorKind::TaskFailed),
-        ] {
-            assert_eq!(task(exit).cause_kind(), want, "{exit}");
-        }
-        assert_eq!(task("x").to_string(), "task qmstart 100 on pve failed: x");
-    }
-
-    #[test]
-    fn what_may_be_repeated() {
-        let get = |status, message: &str| Error::Api {
-            method: Method::GET,
-            path: "/x".into(),
-            status,
-            message: message.into(),
-            params: BTreeMap::new(),
-        };
-        let io = || Box::new(std::io::Error::other("reset"));
-        assert!(get(596, "Broken pipe").is_retryable() && !api(596, "Broken pipe").is_retryable());
-        assert!(api(500, "can't lock file 'x' - got timeout").is_retryable());
-        assert!(!api(500, "VM is locked (backup)").is_retryable());
-        let connect = Error::Connect {
-            endpoint: "e".into(),
-            method: Method::POST,
-            path: "/x".into(),
-            attempts: 1,
-            source: io(),
-        };
-        assert!(connect.is_retryable() && !connect.was_sent());
-        for (method, want) in [(Method::GET, true), (Method::POST, false), (Method::DELETE, false)] {
-            let broken = Error::Transport {
-                method,
-                path: "/x".into(),
-                attempts: 1,
-                source: io(),
-            };
-            assert!(broken.is_retryable() == want && broken.was_sent());
-        }
-    }
-
-    #[test]
-    fn the_cause_is_only_in_source() {
-        use std::error::Error as _;
-        let broken = Error::Transport {
-            method: Method::GET,
-            path: "/x".into(),
-            attempts: 1,
-            source: Box::new(std::io::Error::other("reset by peer")),
-        };
-        assert!(!broken.to_string().contains("reset by peer"));
-        assert_eq!(broken.source().expect("kept").to_string(), "reset by peer");
-    }
-}
+mod tests;

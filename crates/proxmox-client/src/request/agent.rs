@@ -8,13 +8,13 @@ use crate::{
     types::{name::NodeName, reply::agent::text_of_bytes, vmid::Vmid},
 };
 
-/// The most bytes that [`exec`] can give to a program's standard input (`maxLength` of the API schema).
+/// The most bytes that [`exec_with_input`](crate::QemuAgent::exec_with_input) can give to a program's standard input (`maxLength` of the API schema).
 pub const EXEC_INPUT_MAX_BYTES: usize = 65_536;
 
 /// The most bytes that one `file_write` can carry: 61,440 characters of base64 (`FACTS` 49).
 pub const FILE_WRITE_MAX_BYTES: usize = 61_440 / 4 * 3;
 
-/// POST only (`FACTS` 47); repeatable all the same, it changes nothing.
+/// POST only (`FACTS` 47).
 pub(crate) fn ping(node: &NodeName, vmid: Vmid) -> Request {
     Request::post(path::qemu(node, vmid, &["agent", "ping"]))
 }

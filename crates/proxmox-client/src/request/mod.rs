@@ -14,6 +14,7 @@ pub(crate) mod power;
 pub(crate) mod qemu;
 pub(crate) mod storage;
 pub(crate) mod task;
+pub(crate) mod vm_option;
 
 use http::Method;
 

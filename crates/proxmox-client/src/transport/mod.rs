@@ -1,6 +1,8 @@
 //! Sending: endpoint, TLS, authentication, retries, reading of answers.
 
 pub(crate) mod auth;
+#[cfg(test)]
+mod conformance;
 pub(crate) mod connection;
 pub(crate) mod endpoint;
 pub(crate) mod reply;
