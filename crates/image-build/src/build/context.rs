@@ -1,0 +1,307 @@
+//! What the steps of one build share: the client, the spec, and what earlier steps found or made.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proxmox_client::{Client, NodeName, Qemu, TaskOutcome, Upid, Vmid, VolId, Wait};
+use tokio_util::sync::CancellationToken;
+
+use super::artifact::{Artifact, StepTiming};
+use super::description::BUILD_TAG_PREFIX;
+use super::event::Emitter;
+use super::reservation::Reservation;
+use super::runner::Runs;
+use crate::Error;
+use crate::communicator::{BuildKeys, Communicator};
+use crate::media::KickstartServer;
+use crate::plan::{PlanReport, Resolved};
+use crate::spec::{CommunicatorKind, ImageSpec};
+
+/// Something on the cluster that a build makes and must be able to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    /// A VM.
+    Vm {
+        /// Its node.
+        node: NodeName,
+        /// Its id.
+        vmid: Vmid,
+    },
+    /// A volume: an uploaded ISO.
+    Volume {
+        /// Node that was asked to keep it.
+        node: NodeName,
+        /// Its id.
+        volid: VolId,
+    },
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vm { node, vmid } => write!(f, "vm {vmid} on {node}"),
+            Self::Volume { node, volid } => write!(f, "{volid} on {node}"),
+        }
+    }
+}
+
+/// State of one build. Fields that a step fills are private to the build; asking for one too early is a typed error.
+pub(super) struct Context {
+    pub(crate) client: Client,
+    pub(crate) spec: Arc<ImageSpec>,
+    pub(crate) build_id: String,
+    pub(crate) run_uuid: String,
+    pub(crate) emitter: Arc<Emitter>,
+    /// What the waits of the running step listen to.
+    pub(crate) cancel: CancellationToken,
+    /// What was created, or may have been, in the order of the calls.
+    resources: Vec<Resource>,
+    /// A task that was started and whose end was not seen yet.
+    open_task: Option<Upid>,
+    pub(crate) report: Option<PlanReport>,
+    pub(crate) resolved: Option<Resolved>,
+    pub(super) reservation: Option<Reservation>,
+    pub(crate) keys: Option<BuildKeys>,
+    pub(crate) server: Option<KickstartServer>,
+    pub(crate) media: Option<Media>,
+    pub(crate) communicator: Option<Arc<dyn Communicator>>,
+    /// What the build leaves, once there is a template.
+    pub(crate) artifact: Option<Artifact>,
+    /// Steps that ended, with their seconds.
+    timings: Vec<StepTiming>,
+    /// What the client had sent before this build.
+    requests_before: u64,
+}
+
+/// The media of the installation.
+#[derive(Clone, Debug)]
+pub(crate) struct Media {
+    /// The installer.
+    pub(crate) installer: VolId,
+    /// The volume labelled `OEMDRV`, when the kickstart travels on one.
+    pub(crate) oemdrv: Option<VolId>,
+    /// Where the guest fetches the kickstart, when it is served.
+    pub(crate) http: Option<(IpAddr, u16)>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("build_id", &self.build_id)
+            .field("reservation", &self.reservation)
+            .field("resources", &self.resources)
+            .field("open_task", &self.open_task)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Runs for Context {
+    fn emitter(&self) -> &Emitter {
+        &self.emitter
+    }
+
+    fn watch(&mut self, token: CancellationToken) {
+        self.cancel = token;
+    }
+
+    fn timed(&mut self, step: &str, seconds: f64) {
+        self.timings.push(StepTiming {
+            step: step.to_owned(),
+            seconds,
+        });
+    }
+
+    fn leftovers(&self) -> Vec<String> {
+        self.resources.iter().map(ToString::to_string).collect()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(
+        client: Client,
+        spec: Arc<ImageSpec>,
+        build_id: String,
+        emitter: Arc<Emitter>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let requests_before = client.request_count();
+        Self {
+            client,
+            spec,
+            build_id,
+            run_uuid: crate::text::uuid_v4(),
+            emitter,
+            cancel,
+            resources: Vec::new(),
+            open_task: None,
+            report: None,
+            resolved: None,
+            reservation: None,
+            keys: None,
+            server: None,
+            media: None,
+            communicator: None,
+            artifact: None,
+            timings: Vec::new(),
+            requests_before,
+        }
+    }
+
+    /// Writes down what the next call creates. To be awaited before that call is sent: whoever cleans up after us, in this
+    /// process or another, looks for what is written here.
+    #[expect(
+        clippy::unused_async,
+        reason = "the journal in the cluster will be written here, over the network"
+    )]
+    pub(crate) async fn created(&mut self, resource: Resource) -> Result<(), Error> {
+        if !self.resources.contains(&resource) {
+            self.resources.push(resource);
+        }
+        Ok(())
+    }
+
+    /// Strikes out what is gone, or was never ours.
+    pub(crate) fn removed(&mut self, resource: &Resource) {
+        self.resources.retain(|known| known != resource);
+    }
+
+    /// What was created and not removed.
+    pub(super) fn resources(&self) -> &[Resource] {
+        &self.resources
+    }
+
+    /// Whether this build made it, or was about to.
+    pub(crate) fn made(&self, resource: &Resource) -> bool {
+        self.resources.contains(resource)
+    }
+
+    /// Takes another vmid: the one that was reserved is taken.
+    pub(super) fn next_vmid(&mut self) -> Result<(), Error> {
+        let resolved = self.resolved.as_ref().ok_or(Error::Missing {
+            what: "the preflight's result",
+        })?;
+        let reservation = self.reservation.as_mut().ok_or(Error::Missing { what: "the vmid" })?;
+        reservation.move_on(&resolved.taken_vmids)
+    }
+
+    /// Whether commands go through the guest agent.
+    pub(super) fn uses_agent(&self) -> bool {
+        self.spec.communicator.kind == CommunicatorKind::Agent
+    }
+
+    /// The artifact with what is known now.
+    pub(super) fn take_stock(&mut self) -> Result<&Artifact, Error> {
+        let resolved = self.resolved()?;
+        let artifact = Artifact {
+            name: resolved.name.clone(),
+            vmid: self.vmid()?.get(),
+            node: self.spec.node.to_string(),
+            build_id: self.build_id.clone(),
+            run_uuid: self.run_uuid.clone(),
+            spec_hash: self.spec.content_hash(),
+            k3s_version: self.spec.k3s.as_ref().map(|k3s| k3s.version.to_string()),
+            pve_version: resolved.pve_version.clone(),
+            finished: self
+                .artifact
+                .as_ref()
+                .map_or_else(Timestamp::now, |artifact| artifact.finished),
+            tags: super::steps::template_tags(&self.spec),
+            timings: self.timings.clone(),
+            api_requests: self.client.request_count().saturating_sub(self.requests_before),
+        };
+        Ok(self.artifact.insert(artifact))
+    }
+
+    /// The tag that marks everything of this build as ours.
+    pub(crate) fn build_tag(&self) -> String {
+        format!("{}{}", BUILD_TAG_PREFIX, self.build_id)
+    }
+
+    /// Handle of the build VM.
+    pub(crate) fn vm(&self) -> Result<Qemu, Error> {
+        Ok(self.client.node(&self.spec.node).qemu(self.vmid()?))
+    }
+
+    pub(crate) fn vmid(&self) -> Result<Vmid, Error> {
+        self.reservation
+            .as_ref()
+            .map(Reservation::vmid)
+            .ok_or(Error::Missing { what: "the vmid" })
+    }
+
+    pub(crate) fn resolved(&self) -> Result<&Resolved, Error> {
+        self.resolved.as_ref().ok_or(Error::Missing {
+            what: "the preflight's result",
+        })
+    }
+
+    pub(crate) fn keys(&self) -> Result<&BuildKeys, Error> {
+        self.keys.as_ref().ok_or(Error::Missing {
+            what: "the build's keys",
+        })
+    }
+
+    pub(crate) fn media(&self) -> Result<&Media, Error> {
+        self.media.as_ref().ok_or(Error::Missing {
+            what: "the installation media",
+        })
+    }
+
+    pub(crate) fn communicator(&self) -> Result<Arc<dyn Communicator>, Error> {
+        self.communicator.clone().ok_or(Error::Missing {
+            what: "the communicator",
+        })
+    }
+
+    /// Waits for a task to end. Its warnings become events.
+    pub(crate) async fn finish(&mut self, upid: &Upid, what: &str, limit: Duration) -> Result<(), Error> {
+        self.open_task = Some(upid.clone());
+        let ended = self
+            .client
+            .wait_task(upid, Wait::at_most(limit).cancel(self.cancel.clone()))
+            .await;
+        match ended {
+            Ok(outcome) => {
+                self.open_task = None;
+                if let TaskOutcome::Warnings(lines) = outcome {
+                    self.emitter.warning(format!("{what}: {}", lines.join(" | ")));
+                }
+                Ok(())
+            }
+            Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
+            Err(error) => {
+                if matches!(error, proxmox_client::Error::Task { .. }) {
+                    self.open_task = None;
+                }
+                Err(Error::api(what)(error))
+            }
+        }
+    }
+
+    /// Ends a task that a cancelled or failed step left running, so that the clean-up meets no lock of our own.
+    pub(crate) async fn settle_task(&mut self) {
+        let Some(upid) = self.open_task.take() else { return };
+        let task = self.client.node(&upid.node()).task(&upid);
+        // A task that ended meanwhile cannot be stopped, and one that failed is over too: both are what is wanted here.
+        let _ = task.stop().await;
+        let _ = self
+            .client
+            .wait_task(
+                &upid,
+                Wait::at_most(Duration::from_secs(60)).cancel(self.cancel.clone()),
+            )
+            .await;
+    }
+
+    /// Runs something that may be dropped half-way, and drops it when the build is cancelled.
+    pub(crate) async fn or_cancel<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            done = work => Ok(done),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The build engine: steps in order, each with an undo, told about by events.
+
+mod artifact;
+mod context;
+mod description;
+mod event;
+mod pace;
+mod reservation;
+mod run;
+mod runner;
+mod slots;
+mod step;
+mod steps;
+mod vm;
+
+pub use artifact::{Artifact, StepTiming};
+pub use event::{EVENT_VERSION, Event, EventKind, Unit};
+pub use run::{Build, build};
+pub use runner::{AfterFailure, AskOnError};
+pub use step::{CleanupFailure, StepName};

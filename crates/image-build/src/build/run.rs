@@ -1,0 +1,205 @@
+//! `build`: one call from a spec to a template.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use proxmox_client::Client;
+use rand::RngExt as _;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use super::artifact::Artifact;
+use super::context::Context;
+use super::event::{Emitter, Event, EventKind};
+use super::runner::{self, AfterFailure, AskOnError, Control, OnFailure};
+use super::steps;
+use crate::Error;
+use crate::spec::{CommunicatorKind, ImageSpec, OnError};
+
+/// A build that is set up; awaiting it runs it.
+#[must_use = "a build does nothing until it is awaited"]
+pub struct Build {
+    client: Client,
+    spec: ImageSpec,
+    events: Option<UnboundedSender<Event>>,
+    cancel: CancellationToken,
+    ask: Option<AskOnError>,
+    manifest: Option<PathBuf>,
+}
+
+impl fmt::Debug for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            client,
+            spec,
+            events,
+            cancel,
+            ask,
+            manifest,
+        } = self;
+        f.debug_struct("Build")
+            .field("client", client)
+            .field("spec", spec)
+            .field("events", &events.is_some())
+            .field("cancel", cancel)
+            .field("ask", &ask.is_some())
+            .field("manifest", manifest)
+            .finish()
+    }
+}
+
+/// Builds the template that `spec` describes.
+///
+/// ```no_run
+/// # async fn example(pve: proxmox_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use image_build::ImageSpec;
+/// let spec = ImageSpec::builder().k3s_version("v1.31.3+k3s1".parse()?).node("pve").build()?;
+/// let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+/// let artifact = image_build::build(&pve, spec).events(events).await?;
+/// println!("template {} ({})", artifact.name, artifact.vmid);
+/// while let Some(event) = told.recv().await {
+///     println!("{event:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::Step`] with the step that failed, the first cause in its chain, and what could not be cleaned up.
+///
+/// # Cancel safety
+/// Cancel the token to end a build: it stops soon, undoes what it did, and then returns [`Error::Step`] with
+/// [`Error::Cancelled`] inside. Dropping the future does the same in the background, as long as the runtime lives: the
+/// build runs as a task of its own.
+pub fn build(client: &Client, spec: ImageSpec) -> Build {
+    Build {
+        client: client.clone(),
+        spec,
+        events: None,
+        cancel: CancellationToken::new(),
+        ask: None,
+        manifest: None,
+    }
+}
+
+impl Build {
+    /// Where events go. A closed receiver is no error.
+    pub fn events(mut self, to: UnboundedSender<Event>) -> Self {
+        self.events = Some(to);
+        self
+    }
+
+    /// What ends the build early.
+    pub fn cancel(mut self, token: CancellationToken) -> Self {
+        self.cancel = token;
+        self
+    }
+
+    /// Who is asked after a failure when the spec says `on_error = "ask"`.
+    pub fn ask(mut self, ask: AskOnError) -> Self {
+        self.ask = Some(ask);
+        self
+    }
+
+    /// Writes a manifest in Packer's shape there.
+    pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
+        self.manifest = Some(path.into());
+        self
+    }
+}
+
+impl IntoFuture for Build {
+    type Output = Result<Artifact, Error>;
+    type IntoFuture = BoxFuture<'static, Result<Artifact, Error>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            // A child, so that dropping this future cancels this build and not whatever else shares the caller's token.
+            let cancel = self.cancel.child_token();
+            let on_drop = cancel.clone().drop_guard();
+            let ended = tokio::spawn(run(self, cancel)).await;
+            on_drop.disarm();
+            ended.unwrap_or_else(|error| {
+                Err(Error::Panic {
+                    message: error.to_string(),
+                })
+            })
+        })
+    }
+}
+
+async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error> {
+    let Build {
+        client,
+        spec,
+        events,
+        cancel: _,
+        ask,
+        manifest,
+    } = build;
+    let on_failure = on_failure(&spec, ask)?;
+    communicator_is_there(&spec)?;
+    let spec = Arc::new(spec);
+    let build_id = format!("{:08x}", rand::rng().random::<u32>());
+    let emitter = Arc::new(Emitter::new(build_id.clone(), events));
+    let begun = Instant::now();
+
+    // The answer is kept by the client, so this costs no request more; a failure is preflight's to tell.
+    let pve_version = tokio::select! {
+        () = cancel.cancelled() => None,
+        version = client.version() => version.ok().map(|version| version.version.clone()),
+    };
+    let mut steps = steps::from_iso(manifest);
+    emitter.emit(EventKind::BuildStarted {
+        image: spec.name.to_string(),
+        node: spec.node.to_string(),
+        pve_version,
+        steps: steps.iter().map(|step| step.name().to_string()).collect(),
+    });
+    let control = Control {
+        cancel: cancel.clone(),
+        on_failure,
+        undo_limit: spec.timeouts.undo,
+    };
+    let mut context = Context::new(client, spec, build_id, Arc::clone(&emitter), cancel);
+    let ended = match runner::run(&mut steps, &mut context, &control).await {
+        Ok(()) => context.take_stock().cloned(),
+        Err(error) => Err(error),
+    };
+    emitter.emit(EventKind::BuildFinished {
+        ok: ended.is_ok(),
+        seconds: begun.elapsed().as_secs_f64(),
+        artifact: ended.as_ref().ok().cloned().map(Box::new),
+        error: ended.as_ref().err().map(Error::chain),
+    });
+    ended
+}
+
+fn on_failure(spec: &ImageSpec, ask: Option<AskOnError>) -> Result<OnFailure, Error> {
+    match (spec.on_error, ask) {
+        (OnError::Cleanup, _) => Ok(OnFailure::Always(AfterFailure::CleanUp)),
+        (OnError::Keep, _) => Ok(OnFailure::Always(AfterFailure::Keep)),
+        (OnError::Ask, Some(ask)) => Ok(OnFailure::Ask(ask)),
+        (OnError::Ask, None) => Err(Error::unusable(
+            "on_error",
+            "is `ask`, but there is no one to ask here",
+            "write `cleanup` or `keep`, or give the build a callback to ask",
+        )),
+    }
+}
+
+/// Refuses the communicator that does not exist yet, instead of taking another one silently.
+fn communicator_is_there(spec: &ImageSpec) -> Result<(), Error> {
+    match spec.communicator.kind {
+        CommunicatorKind::Auto | CommunicatorKind::Ssh => Ok(()),
+        CommunicatorKind::Agent => Err(Error::unusable(
+            "communicator",
+            "`agent` is not available in this version",
+            "write `ssh` or `auto`",
+        )),
+    }
+}

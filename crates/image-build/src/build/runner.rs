@@ -1,0 +1,180 @@
+//! Runs steps in order and, when one fails, undoes them in reverse. Knows no step by name.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::event::{Emitter, EventKind};
+use super::step::{CleanupFailure, Step};
+use crate::Error;
+
+/// What becomes of a failed build's leftovers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// Undo every step.
+    CleanUp,
+    /// Leave everything as it is, for a person to look at.
+    Keep,
+}
+
+/// Asked after a failure when `on_error = "ask"`, with the step's name and the error.
+pub type AskOnError = Arc<dyn Fn(&str, &Error) -> BoxFuture<'static, AfterFailure> + Send + Sync>;
+
+/// How to decide after a failure.
+#[derive(Clone)]
+pub(super) enum OnFailure {
+    /// Always the same.
+    Always(AfterFailure),
+    /// Ask.
+    Ask(AskOnError),
+}
+
+impl fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Always(choice) => f.debug_tuple("Always").field(choice).finish(),
+            Self::Ask(_) => f.write_str("Ask(..)"),
+        }
+    }
+}
+
+/// What the runner needs of a context.
+pub(crate) trait Runs: Send {
+    fn emitter(&self) -> &Emitter;
+    /// From now on waits listen to this token: the clean-up must go on after the build was cancelled.
+    fn watch(&mut self, token: CancellationToken);
+    /// A step has ended after so many seconds.
+    fn timed(&mut self, step: &str, seconds: f64);
+    /// What the build has created so far and not removed, for people.
+    fn leftovers(&self) -> Vec<String>;
+}
+
+/// How a run is steered from outside.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) on_failure: OnFailure,
+    /// Limit of all undo together.
+    pub(crate) undo_limit: Duration,
+}
+
+/// Runs the steps; after a failure undoes them in reverse, the failed one first.
+pub(crate) async fn run<C: Runs>(
+    steps: &mut [Box<dyn Step<C>>],
+    context: &mut C,
+    control: &Control,
+) -> Result<(), Error> {
+    let mut committed = false;
+    for index in 0..steps.len() {
+        let Some(step) = steps.get_mut(index) else { break };
+        let name = step.name();
+        context.emitter().enter(&name);
+        context
+            .emitter()
+            .emit(EventKind::StepStarted { step: name.to_string() });
+        let begun = Instant::now();
+        // A cancel takes effect between steps too, also where a step has nothing to wait for.
+        let ended = if control.cancel.is_cancelled() && !committed {
+            Err(Error::Cancelled)
+        } else {
+            guarded(step.run(context)).await
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        context.timed(&name, seconds);
+        let (ok, summary) = match &ended {
+            Ok(summary) => (true, summary.clone()),
+            Err(error) => (false, error.chain()),
+        };
+        context.emitter().emit(EventKind::StepFinished {
+            step: name.to_string(),
+            ok,
+            seconds,
+            summary,
+        });
+        match ended {
+            Ok(_) => committed |= step.commits(),
+            Err(error) => {
+                let kept = committed || choose(&control.on_failure, &name, &error).await == AfterFailure::Keep;
+                let mut cleanup = Vec::new();
+                if !kept {
+                    let done = steps.get_mut(..=index).unwrap_or_default();
+                    cleanup = undo(done, context, control.undo_limit).await;
+                }
+                let kept = if kept { context.leftovers() } else { Vec::new() };
+                return Err(Error::Step {
+                    step: name,
+                    source: Box::new(error),
+                    cleanup,
+                    kept,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn choose(on_failure: &OnFailure, step: &str, error: &Error) -> AfterFailure {
+    match on_failure {
+        OnFailure::Always(choice) => *choice,
+        OnFailure::Ask(ask) => ask(step, error).await,
+    }
+}
+
+async fn undo<C: Runs>(steps: &mut [Box<dyn Step<C>>], context: &mut C, limit: Duration) -> Vec<CleanupFailure> {
+    let deadline = tokio::time::Instant::now() + limit;
+    context.watch(CancellationToken::new());
+    let mut failures = Vec::new();
+    for step in steps.iter_mut().rev() {
+        let name = step.name();
+        context.emitter().enter(&name);
+        let ended = tokio::time::timeout_at(deadline, guarded(step.undo(context)))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::Timeout {
+                    what: format!("undoing {name}"),
+                    after: limit,
+                    seen: "the clean-up's time is up".to_owned(),
+                })
+            });
+        let (ok, message) = match &ended {
+            Ok(None) => continue,
+            Ok(Some(removed)) => (true, removed.clone()),
+            Err(error) => (false, error.chain()),
+        };
+        context.emitter().emit(EventKind::Cleanup {
+            step: name.to_string(),
+            ok,
+            message,
+        });
+        if let Err(error) = ended {
+            failures.push(CleanupFailure { step: name, error });
+        }
+    }
+    failures
+}
+
+/// Turns a panic of a step into an error, so that it undoes like one.
+async fn guarded<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        Err(Error::Panic {
+            message: panic_text(&*panic),
+        })
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

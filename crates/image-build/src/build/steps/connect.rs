@@ -1,0 +1,166 @@
+//! Learns the guest's address and logs in.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use proxmox_client::{ConfigView, ErrorKind};
+
+use crate::Error;
+use crate::build::context::Context;
+use crate::build::pace::Pace;
+use crate::build::step::{Step, StepName};
+use crate::communicator::{
+    Communicator, CommunicatorError, GuestAddress, SshAuth, SshCommunicator, SshTarget, choose_address,
+};
+use crate::text::human_duration;
+
+/// Limit of one SSH attempt: a login over a slow line takes some seconds, a dropped packet answers never.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(15);
+/// How long a refused login is tried again. sshd can answer before cloud-init and `authselect` have put users and keys in
+/// place; half a minute later they have.
+const REFUSED_LOGIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Opens the way into the installed system.
+#[derive(Debug)]
+pub(super) struct Connect;
+
+#[async_trait]
+impl Step<Context> for Connect {
+    fn name(&self) -> StepName {
+        "connect".into()
+    }
+
+    async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        let begun = Instant::now();
+        let (host, source) = match context.spec.communicator.ssh.host.clone() {
+            Some(host) => (host, "as set in ssh_host"),
+            None => (address_from_agent(context).await?, "address from the guest agent"),
+        };
+        let ssh = &context.spec.communicator.ssh;
+        let keys = context.keys()?;
+        let auth = match &ssh.password {
+            Some(password) => SshAuth::Password(password.clone()),
+            None => SshAuth::Key(keys.login()),
+        };
+        let target = SshTarget {
+            host,
+            port: ssh.port,
+            user: ssh.username.clone(),
+            auth,
+            host_key: keys.host_public().clone(),
+            attempt_timeout: ATTEMPT_LIMIT,
+        };
+        let left = ssh.timeout.saturating_sub(begun.elapsed());
+        let communicator = log_in(context, &target, left).await?;
+        let summary = format!("{}, {source}, host key as planned", communicator.describe());
+        context.communicator = Some(Arc::new(communicator));
+        Ok(summary)
+    }
+
+    async fn undo(&mut self, context: &mut Context) -> Result<Option<String>, Error> {
+        if let Some(communicator) = context.communicator.take() {
+            communicator.close().await;
+        }
+        Ok(None)
+    }
+}
+
+/// Asks the guest agent until it names an address of `net0`.
+async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
+    let vm = context.vm()?;
+    let vmid = context.vmid()?;
+    let config = vm
+        .config(ConfigView::Current)
+        .await
+        .map_err(Error::api(format!("reading the configuration of vm {vmid}")))?;
+    let net0 = config
+        .net(0)
+        .map_err(Error::api(format!("reading net0 of vm {vmid}")))?;
+    let mac = net0.as_ref().and_then(|net| net.mac()).map(str::to_owned);
+    if net0.is_none() {
+        return Err(Error::Impossible {
+            what: "learning the guest's address".to_owned(),
+            reason: "the vm has no network device: give it one, or set ssh_host".to_owned(),
+        });
+    }
+
+    let mut pace = Pace::new(
+        "the guest agent's report of an address",
+        context.spec.communicator.ssh.timeout,
+        &context.cancel,
+    );
+    loop {
+        let seen = match vm.agent().network_interfaces().await {
+            Ok(interfaces) => {
+                let interfaces: Vec<GuestAddress> = interfaces
+                    .iter()
+                    .map(|interface| GuestAddress {
+                        interface: interface.name.clone(),
+                        mac: interface.hardware_address.clone(),
+                        addresses: interface.addresses().map(|(address, _)| address).collect(),
+                    })
+                    .collect();
+                if let Some(address) = choose_address(&interfaces, mac.as_deref()) {
+                    return Ok(address.to_string());
+                }
+                let names: Vec<&str> = interfaces.iter().map(|interface| interface.interface.as_str()).collect();
+                format!(
+                    "the agent answers, but net0 ({}) has no usable address among [{}]: does the bridge's network hand out \
+                     addresses (DHCP), or does the kickstart's `network` line set one?",
+                    mac.as_deref().unwrap_or("no MAC"),
+                    names.join(", ")
+                )
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::State => {
+                    return Err(Error::Impossible {
+                        what: "learning the guest's address".to_owned(),
+                        reason: format!(
+                            "vm {vmid} stopped by itself after the installation: the installed system powered off, or there \
+                             is none; its console shows why"
+                        ),
+                    });
+                }
+                ErrorKind::Agent | ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Server | ErrorKind::Transport | ErrorKind::Connect => {
+                    "the agent does not answer: is qemu-guest-agent in the kickstart's %packages, and did the system boot? \
+                     The console shows it; with ssh_host set, no agent is needed"
+                        .to_owned()
+                }
+                _ => return Err(Error::api(format!("asking the agent of vm {vmid} for its address"))(error)),
+            },
+        };
+        pace.pause(&seen).await?;
+    }
+}
+
+async fn log_in(context: &Context, target: &SshTarget, limit: Duration) -> Result<SshCommunicator, Error> {
+    let attempt = format!("logging in as {} at {}", target.user, target.host);
+    let mut pace = Pace::new("an ssh login", limit, &context.cancel);
+    let mut refused_since: Option<Instant> = None;
+    loop {
+        let error = match context.or_cancel(SshCommunicator::connect(target.clone())).await? {
+            Ok(communicator) => return Ok(communicator),
+            Err(error) => error,
+        };
+        if matches!(error, CommunicatorError::Auth { .. }) {
+            let since = *refused_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= REFUSED_LOGIN_LIMIT {
+                return Err(Error::guest(attempt)(error));
+            }
+        } else if error.is_settled() {
+            return Err(Error::guest(attempt)(error));
+        }
+        if pace.waited() >= STOPPED_AFTER && context.vm_status().await?.is_stopped() {
+            return Err(Error::Impossible {
+                what: attempt,
+                reason: format!("vm {} stopped meanwhile ({error})", context.vmid()?),
+            });
+        }
+        pace.pause(&format!("{error}, after {}", human_duration(pace.waited())))
+            .await?;
+    }
+}
+
+/// After so long without a login, each further look asks PVE too whether the VM still runs.
+const STOPPED_AFTER: Duration = Duration::from_secs(5);

@@ -1,0 +1,82 @@
+//! Makes the stopped VM what its clones are to be.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use proxmox_client::{Boot, Drive, VmConfigUpdate};
+
+use crate::Error;
+use crate::build::context::Context;
+use crate::build::description::{self, BUILD_TAG_PREFIX, IMAGE_TAG};
+use crate::build::slots;
+use crate::build::step::{Step, StepName};
+use crate::plan::GUESTS;
+use crate::spec::ImageSpec;
+
+/// Cloud-init drive, boot order, tags, description.
+#[derive(Debug)]
+pub(super) struct Finalise;
+
+#[async_trait]
+impl Step<Context> for Finalise {
+    fn name(&self) -> StepName {
+        "finalise".into()
+    }
+
+    async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        still_alone(context).await?;
+        let tags = template_tags(&context.spec);
+        let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
+        let mut update = VmConfigUpdate::new()
+            .boot(&order)
+            .tags(&tags)
+            .description(description::of_template(context, Timestamp::now())?);
+        let mut summary = vec![format!("tags {}", tags.join(", "))];
+        update = match &context.spec.cloud_init {
+            Some(storage) => {
+                summary.push(format!("cloud-init drive on {storage}"));
+                update.disk(slots::CLOUD_INIT, &Drive::cloud_init(storage))
+            }
+            None => update.delete(slots::INSTALLER),
+        };
+        context.update_vm("finishing the configuration", &update).await?;
+        Ok(summary.join("; "))
+    }
+}
+
+/// Refuses when someone else has taken the name since preflight. Two builds of the same name that see each other are told
+/// apart by their vmids: the lower one goes on, so that one of them always does.
+async fn still_alone(context: &Context) -> Result<(), Error> {
+    let vmid = context.vmid()?;
+    let name = &context.resolved()?.name;
+    let guests = context
+        .client
+        .cluster_resources(Some(GUESTS))
+        .await
+        .map_err(Error::api("listing the cluster's guests"))?;
+    let other = guests.iter().find(|guest| {
+        let in_build = guest.tags().iter().any(|tag| tag.starts_with(BUILD_TAG_PREFIX));
+        guest.name.as_ref() == Some(name)
+            && guest
+                .vmid
+                .is_some_and(|other| other != vmid && !(in_build && !guest.template && other > vmid))
+    });
+    match other.and_then(|guest| guest.vmid) {
+        None => Ok(()),
+        Some(other) => Err(Error::Taken {
+            what: format!("the name {name}"),
+            by: format!("guest {other}, which appeared during the build"),
+        }),
+    }
+}
+
+/// The template's tags: the spec's, ours, and the k3s version, so that a list can be filtered in the web interface.
+pub(in crate::build) fn template_tags(spec: &ImageSpec) -> Vec<String> {
+    let mut tags = spec.tags.clone();
+    tags.push(IMAGE_TAG.to_owned());
+    if let Some(k3s) = &spec.k3s {
+        tags.push(k3s.version.to_string());
+    }
+    tags.sort();
+    tags.dedup();
+    tags
+}

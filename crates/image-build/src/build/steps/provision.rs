@@ -1,0 +1,117 @@
+//! Runs the provisioners in their order.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::Error;
+use crate::build::context::Context;
+use crate::build::event::Unit;
+use crate::build::step::{Step, StepName};
+use crate::communicator::{Command, Communicator, OutputStream};
+use crate::provision::{Provisioner, Workplace, from_spec};
+
+/// How long the guest may take to come back when a script rebooted it.
+const REBOOT_LIMIT: Duration = Duration::from_secs(600);
+
+/// Runs what the image asks for inside the guest.
+#[derive(Debug)]
+pub(super) struct Provision;
+
+#[async_trait]
+impl Step<Context> for Provision {
+    fn name(&self) -> StepName {
+        "provision".into()
+    }
+
+    async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        let variables = build_variables(context)?;
+        let provisioners: Vec<_> = context
+            .spec
+            .provisioners
+            .iter()
+            .map(|spec| from_spec(spec, &variables))
+            .collect();
+        let total = provisioners.len() as u64;
+        prepare_folder(context).await?;
+        let mut summaries = Vec::new();
+        for (done, provisioner) in provisioners.iter().enumerate() {
+            context
+                .emitter
+                .progress(done as u64, Some(total), Unit::Items, provisioner.name());
+            summaries.push(run_one(context, provisioner.as_ref()).await?);
+        }
+        Ok(if summaries.is_empty() {
+            "nothing to do".to_owned()
+        } else {
+            summaries.join("; ")
+        })
+    }
+}
+
+/// Variables that every script of the build gets.
+pub(super) fn build_variables(context: &Context) -> Result<Vec<(&'static str, String)>, Error> {
+    Ok(vec![
+        ("K3SIMAGE_NAME", context.resolved()?.name.clone()),
+        ("K3SIMAGE_BUILD_ID", context.build_id.clone()),
+    ])
+}
+
+/// The build's folder in the guest. Under `/var/tmp`, which survives a reboot of the guest and is no one's to empty.
+pub(super) fn folder(context: &Context) -> String {
+    format!("/var/tmp/{}", context.build_tag())
+}
+
+/// Makes the folder, for the login user alone.
+pub(super) async fn prepare_folder(context: &Context) -> Result<(), Error> {
+    let make = Command::sh(
+        "umask 077 && mkdir -p \"$1\" && chmod 700 \"$1\"",
+        [folder(context).as_str()],
+    );
+    quietly(context, &make, "making the build's folder in the guest").await
+}
+
+/// Removes the folder and all in it.
+pub(super) async fn remove_folder(context: &Context) -> Result<(), Error> {
+    let remove = Command::new(["rm", "-rf", &folder(context)]);
+    quietly(context, &remove, "removing the build's folder from the guest").await
+}
+
+async fn quietly(context: &Context, command: &Command, what: &str) -> Result<(), Error> {
+    let communicator = context.communicator()?;
+    let said = std::sync::Mutex::new(Vec::new());
+    let on_line = |_: OutputStream, line: &str| {
+        if let Ok(mut said) = said.lock() {
+            said.push(line.to_owned());
+        }
+    };
+    let status = context
+        .or_cancel(communicator.exec(command, &on_line))
+        .await?
+        .map_err(Error::guest(what))?;
+    if status.success() {
+        return Ok(());
+    }
+    let tail = said.lock().map(|said| said.clone()).unwrap_or_default();
+    Err(Error::Script {
+        script: what.to_owned(),
+        status,
+        tail,
+    })
+}
+
+/// Runs one provisioner; each line that it prints becomes an event.
+pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner) -> Result<String, Error> {
+    let communicator = context.communicator()?;
+    let name = provisioner.name().to_owned();
+    let on_line = |stream: OutputStream, line: &str| context.emitter.log(&name, stream, line);
+    let workplace = Workplace {
+        communicator: communicator.as_ref() as &dyn Communicator,
+        is_root: context.spec.communicator.ssh.username == "root",
+        folder: folder(context),
+        cancel: &context.cancel,
+        reboot_limit: REBOOT_LIMIT,
+        on_line: &on_line,
+    };
+    provisioner.provision(&workplace).await
+}

@@ -1,0 +1,35 @@
+//! Takes out of the guest what must not be the same in two clones, and every way in that the build had.
+
+use async_trait::async_trait;
+
+use super::provision::{build_variables, prepare_folder, remove_folder, run_one};
+use crate::Error;
+use crate::build::context::Context;
+use crate::build::step::{Step, StepName};
+use crate::provision::ShellProvisioner;
+
+/// Runs the seal script; after it, no new login is possible and none is needed.
+#[derive(Debug)]
+pub(super) struct Seal;
+
+#[async_trait]
+impl Step<Context> for Seal {
+    fn name(&self) -> StepName {
+        "seal".into()
+    }
+
+    async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        let Some(script) = &context.spec.seal else {
+            context.emitter.warning(
+                "the image is not sealed: its clones share machine id, host keys and whatever else the build left",
+            );
+            return Ok("no seal script".to_owned());
+        };
+        let seal = ShellProvisioner::from_spec(script, &build_variables(context)?);
+        prepare_folder(context).await?;
+        let summary = run_one(context, &seal).await?;
+        // The session outlives the key that opened it.
+        remove_folder(context).await?;
+        Ok(summary)
+    }
+}

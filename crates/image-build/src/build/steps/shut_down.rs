@@ -1,0 +1,46 @@
+//! Powers the guest off from outside, cleanly.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proxmox_client::Shutdown;
+
+use crate::Error;
+use crate::build::context::Context;
+use crate::build::pace::Pace;
+use crate::build::step::{Step, StepName};
+
+/// How long PVE may take to show a VM as stopped that has powered off.
+const STOPPED_LIMIT: Duration = Duration::from_secs(30);
+
+/// Shuts the guest down through PVE, which asks the agent or presses the ACPI button, and so needs no login.
+#[derive(Debug)]
+pub(super) struct ShutDown;
+
+#[async_trait]
+impl Step<Context> for ShutDown {
+    fn name(&self) -> StepName {
+        "shut_down".into()
+    }
+
+    async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        if let Some(communicator) = context.communicator.take() {
+            communicator.close().await;
+        }
+        let limit = context.spec.timeouts.shutdown;
+        let vmid = context.vmid()?;
+        let attempt = format!("shutting down vm {vmid}");
+        // Never by force: what the guest still holds in memory would be missing from the image.
+        let upid = context
+            .vm()?
+            .shutdown(&Shutdown::new().timeout(limit))
+            .await
+            .map_err(Error::api(attempt.as_str()))?;
+        context.finish(&upid, &attempt, limit + STOPPED_LIMIT).await?;
+        let mut pace = Pace::new("the stop of the vm", STOPPED_LIMIT, &context.cancel);
+        while !context.vm_status().await?.is_stopped() {
+            pace.pause("the shutdown's task has ended, the vm still runs").await?;
+        }
+        Ok("powered off by itself".to_owned())
+    }
+}

@@ -1,0 +1,125 @@
+//! What several steps do with the build VM: start it, watch it stop, change it, remove it.
+
+use std::time::Duration;
+
+use proxmox_client::{ConfigView, DeleteVm, ErrorKind, VmConfigUpdate, VmStatus};
+
+use super::context::{Context, Resource};
+use super::pace::Pace;
+use crate::Error;
+
+/// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+/// Limit of a task that starts, stops, changes or deletes a VM.
+pub(super) const TASK_LIMIT: Duration = Duration::from_secs(300);
+
+/// Whether the error says that PVE was busy with the VM and did nothing.
+fn is_busy(error: &proxmox_client::Error) -> bool {
+    matches!(error.cause_kind(), ErrorKind::Busy | ErrorKind::Locked)
+}
+
+impl Context {
+    /// Starts the VM. Soon after a stop, PVE's clean-up may still hold the lock: the start then fails in its task without
+    /// having done anything, and is the one action that is repeated (`FACTS` 77).
+    pub(super) async fn start_vm(&mut self) -> Result<(), Error> {
+        let vm = self.vm()?;
+        let vmid = self.vmid()?;
+        let attempt = format!("starting vm {vmid}");
+        let cancel = self.cancel.clone();
+        let mut pace = Pace::new("the start of the vm", LOCK_LIMIT, &cancel);
+        loop {
+            let upid = vm.start().await.map_err(Error::api(attempt.as_str()))?;
+            match self.finish(&upid, &attempt, TASK_LIMIT).await {
+                Err(Error::Api { source, .. }) if is_busy(&source) => {
+                    pace.pause("PVE still cleans up after the last stop").await?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// One look at the VM.
+    pub(super) async fn vm_status(&self) -> Result<VmStatus, Error> {
+        let vmid = self.vmid()?;
+        self.vm()?
+            .status()
+            .await
+            .map_err(Error::api(format!("reading the status of vm {vmid}")))
+    }
+
+    /// Changes the VM's configuration, waiting for the lock if PVE is busy with it.
+    pub(super) async fn update_vm(&self, what: &str, update: &VmConfigUpdate) -> Result<(), Error> {
+        let vm = self.vm()?;
+        let mut pace = Pace::new("the vm's lock", LOCK_LIMIT, &self.cancel);
+        loop {
+            match vm.update_config(update).await {
+                // PVE waits 10 s for the lock before it says so (FACTS 45).
+                Err(error) if error.kind() == ErrorKind::Busy => pace.pause("PVE holds the lock of the vm").await?,
+                ended => return ended.map_err(Error::api(format!("{what} of vm {}", self.vmid()?))),
+            }
+        }
+    }
+
+    /// Removes the build VM if it is there and bears this build's tag. `None` when there was nothing of ours.
+    pub(super) async fn remove_vm(&mut self) -> Result<Option<String>, Error> {
+        let Ok(vmid) = self.vmid() else { return Ok(None) };
+        let resource = Resource::Vm {
+            node: self.spec.node.clone(),
+            vmid,
+        };
+        if !self.made(&resource) {
+            return Ok(None);
+        }
+        self.settle_task().await;
+        if !self.is_ours().await? {
+            self.removed(&resource);
+            return Ok(None);
+        }
+        let attempt = format!("removing vm {vmid}");
+        let vm = self.vm()?;
+        let cancel = self.cancel.clone();
+        let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, &cancel);
+        loop {
+            let status = match vm.status().await {
+                Ok(status) => status,
+                Err(error) if error.is_not_found() => break,
+                Err(error) => return Err(Error::api(attempt)(error)),
+            };
+            if status.is_running() {
+                let upid = vm.stop().await.map_err(Error::api(format!("stopping vm {vmid}")))?;
+                self.finish(&upid, &format!("stopping vm {vmid}"), TASK_LIMIT).await?;
+            }
+            let ended = match vm.delete(&DeleteVm::new().purge(true).unreferenced_disks(true)).await {
+                Ok(upid) => self.finish(&upid, &attempt, TASK_LIMIT).await,
+                Err(error) => Err(Error::api(attempt.as_str())(error)),
+            };
+            match ended {
+                Ok(()) => break,
+                // Still running or locked by the clean-up of the stop: look again.
+                Err(Error::Api { source, .. }) if is_busy(&source) || source.kind() == ErrorKind::State => {
+                    pace.pause("PVE still cleans up after the stop").await?;
+                }
+                Err(Error::Api { source, .. }) if source.is_not_found() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.removed(&resource);
+        Ok(Some(format!("vm {vmid} removed")))
+    }
+
+    /// Whether the VM at our vmid exists and is the one of this build. While PVE creates it, its configuration holds a
+    /// lock and nothing else (`FACTS` 32), so that is waited for.
+    pub(super) async fn is_ours(&self) -> Result<bool, Error> {
+        let vmid = self.vmid()?;
+        let vm = self.vm()?;
+        let mut pace = Pace::new("the end of the vm's creation", LOCK_LIMIT, &self.cancel);
+        loop {
+            match vm.config(ConfigView::Pending).await {
+                Ok(config) if config.lock() == Some("create") => pace.pause("PVE is still creating it").await?,
+                Ok(config) => return Ok(config.tags().contains(&self.build_tag())),
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Asks the cluster once for all that the checks need, and resolves what the spec leaves open.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use proxmox_client::{Client, DownloadUrl, ErrorKind, Method, Resource, ResourceKind, Upload, Vmid, VolId};
+
+use super::report::PlanReport;
+use super::{checks, media};
+use crate::Error;
+use crate::spec::ImageSpec;
+
+/// What preflight settled for the steps after it.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// The template's name.
+    pub(crate) name: String,
+    /// Version of Proxmox VE, for people.
+    pub(crate) pve_version: String,
+    /// Where the search for a free vmid begins.
+    pub(crate) next_vmid: Vmid,
+    /// Ids of all guests that could be seen.
+    pub(crate) taken_vmids: BTreeSet<Vmid>,
+    /// The installer, or how it gets there.
+    pub(crate) iso: InstallerIso,
+    /// The address under which a guest reaches this machine; set when the kickstart is served over HTTP.
+    pub(crate) http_address: Option<IpAddr>,
+}
+
+/// The installer ISO as preflight found it.
+#[derive(Clone, Debug)]
+pub(crate) enum InstallerIso {
+    /// It is there.
+    Present(VolId),
+    /// The node is to fetch it.
+    Download(VolId, DownloadUrl),
+    /// It is to be sent.
+    Upload(VolId, Upload),
+}
+
+/// The report, and what was resolved if nothing stands against a build.
+pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanReport, Option<Resolved>), Error> {
+    let mut report = PlanReport {
+        image: spec.name.to_string(),
+        node: spec.node.to_string(),
+        ..PlanReport::default()
+    };
+
+    // The first answer tells whether address, certificate and login are right, which is no finding but an error.
+    let version = client
+        .version()
+        .await
+        .map_err(Error::api(format!("asking {} for its version", client.endpoint())))?;
+    report.pve_version.clone_from(&version.version);
+    checks::version(&mut report, version);
+
+    let resources = client
+        .cluster_resources(None)
+        .await
+        .map_err(Error::api("listing the cluster's resources"))?;
+    if !checks::node(&mut report, spec, &resources) {
+        // Every further question goes to that node; the answers would only repeat that it is not there.
+        return Ok((report, None));
+    }
+    let permissions = client
+        .permissions(None)
+        .await
+        .map_err(Error::api("reading the login's own privileges"))?;
+    checks::privileges(
+        &mut report,
+        spec,
+        &permissions,
+        client.identity(),
+        version.number().major,
+    );
+
+    let node = client.node(&spec.node);
+    let storages = node
+        .storages()
+        .await
+        .map_err(Error::api(format!("listing the storages of node {}", spec.node)))?;
+    checks::storages(&mut report, spec, &storages);
+    let networks = node
+        .networks()
+        .await
+        .map_err(Error::api(format!("listing the networks of node {}", spec.node)))?;
+    checks::bridges(&mut report, spec, &networks);
+    let iso = media::installer(&mut report, client, spec, &storages).await?;
+    let http_address = media::http(&mut report, client, spec, &networks).await;
+    cpu_type(&mut report, client, spec).await?;
+
+    let guests: Vec<&Resource> = resources.iter().filter(|r| r.vmid.is_some()).collect();
+    let name = checks::name(&mut report, spec, &guests);
+    report.image.clone_from(&name);
+    let next_vmid = vmid(&mut report, client, spec, &guests).await?;
+    report.vmid = next_vmid.map(Vmid::get);
+
+    let resolved = match (report.is_ok(), next_vmid, iso) {
+        (true, Some(next_vmid), Some(iso)) => Some(Resolved {
+            name,
+            pve_version: version.version.clone(),
+            next_vmid,
+            taken_vmids: guests.iter().filter_map(|guest| guest.vmid).collect(),
+            iso,
+            http_address,
+        }),
+        _ => None,
+    };
+    Ok((report, resolved))
+}
+
+/// The vmid that would be used, if one is free.
+async fn vmid(
+    report: &mut PlanReport,
+    client: &Client,
+    spec: &ImageSpec,
+    guests: &[&Resource],
+) -> Result<Option<Vmid>, Error> {
+    match client.next_id(spec.vmid).await {
+        Ok(vmid) => {
+            report.ok("vmid", format!("vmid {vmid} free"));
+            Ok(Some(vmid))
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            checks::vmid_taken(report, spec, guests);
+            Ok(None)
+        }
+        Err(error) => Err(Error::api("asking for a free vmid")(error)),
+    }
+}
+
+/// Whether the node offers the CPU type. A node that cannot tell (before PVE 8) is not held against the spec.
+async fn cpu_type(report: &mut PlanReport, client: &Client, spec: &ImageSpec) -> Result<(), Error> {
+    let path = format!("/nodes/{}/capabilities/qemu/cpu", spec.node);
+    match client.request(Method::GET, &path, &[]).await {
+        Ok(models) => {
+            let names: Vec<&str> = models
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|model| model.get("name").and_then(serde_json::Value::as_str))
+                .collect();
+            checks::cpu_type(report, spec, &names);
+            Ok(())
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Permission) => Ok(()),
+        Err(error) => Err(Error::api(format!("listing the cpu types of node {}", spec.node))(
+            error,
+        )),
+    }
+}
+
+/// The kind of resource that guests are, for the look at names just before the end of a build.
+pub(crate) const GUESTS: ResourceKind = ResourceKind::Vm;

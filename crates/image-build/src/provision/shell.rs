@@ -1,0 +1,269 @@
+//! Runs a script in the guest, with its variables in a file that only the script's user can read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{Provisioner, Workplace};
+use crate::Error;
+use crate::communicator::{Command, OutputStream, Source, Upload};
+use crate::spec::{EnvValue, ShellSpec};
+
+/// How many of a failed script's last lines its error carries.
+const TAIL_LINES: usize = 12;
+
+/// Loads the variables, removes their file, and becomes the script. `set -a` exports what is read; the values are quoted,
+/// so the shell reads them as data.
+const RUN_WITH_ENVIRONMENT: &str = r#"set -a; . "$1"; set +a; rm -f "$1"; exec "$2" "$3""#;
+
+/// A script and what it runs with.
+#[derive(Clone, Debug)]
+pub struct ShellProvisioner {
+    /// Name for people and for the file in the guest.
+    pub name: String,
+    /// The script.
+    pub content: Bytes,
+    /// Its variables. They travel in a file and never as arguments, so none shows in a process list.
+    pub environment: BTreeMap<String, SecretString>,
+    /// How long it may run; no limit when `None`.
+    pub timeout: Option<Duration>,
+}
+
+impl ShellProvisioner {
+    /// The provisioner for a script of a spec, with the build's own variables beneath those of the spec.
+    pub(crate) fn from_spec(spec: &ShellSpec, build: &[(&str, String)]) -> Self {
+        let own = build
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), SecretString::from(value.clone())));
+        let given = spec.env.iter().map(|(name, value)| {
+            let value = match value {
+                EnvValue::Plain(text) => SecretString::from(text.clone()),
+                EnvValue::Secret(secret) => secret.clone(),
+            };
+            (name.clone(), value)
+        });
+        Self {
+            name: spec.name.clone(),
+            content: Bytes::copy_from_slice(spec.content.as_bytes()),
+            environment: own.chain(given).collect(),
+            timeout: Some(spec.timeout),
+        }
+    }
+
+    /// What runs the script: its `#!` line's program, or `bash`. The script is handed to it as a file, so that a `/var/tmp`
+    /// mounted `noexec`, as hardening guides want it, does no harm.
+    fn interpreter(&self) -> String {
+        let first = self.content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(first);
+        let mut words = line.strip_prefix("#!").unwrap_or_default().split_whitespace();
+        match words.next() {
+            Some(env) if env.ends_with("/env") => words.next().unwrap_or("bash").to_owned(),
+            Some(program) => program.to_owned(),
+            None => "bash".to_owned(),
+        }
+    }
+
+    fn environment_file(&self) -> Result<Bytes, Error> {
+        let mut text = String::new();
+        for (name, value) in &self.environment {
+            let plain = !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                && !name.starts_with(|c: char| c.is_ascii_digit());
+            if !plain {
+                return Err(Error::unusable(
+                    name,
+                    "is no name of an environment variable",
+                    "use letters, digits and _ only",
+                ));
+            }
+            let value = value.expose_secret();
+            if value.contains('\0') {
+                return Err(Error::unusable(
+                    name,
+                    "holds a NUL character, which no environment can carry",
+                    "remove it",
+                ));
+            }
+            // Between single quotes a POSIX shell changes nothing; a single quote itself closes, escapes and opens again.
+            text.extend([name, "='", &value.replace('\'', r"'\''"), "'\n"]);
+        }
+        Ok(text.into())
+    }
+}
+
+#[async_trait]
+impl Provisioner for ShellProvisioner {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn provision(&self, at: &Workplace<'_>) -> Result<String, Error> {
+        let script = format!("{}/{}", at.folder, file_name(&self.name));
+        let environment = format!("{script}.env");
+        let uploads = [
+            (&script, Source::Bytes(self.content.clone()), 0o700, "uploading"),
+            (
+                &environment,
+                Source::Bytes(self.environment_file()?),
+                0o600,
+                "uploading the environment of",
+            ),
+        ];
+        for (destination, source, mode, doing) in uploads {
+            let upload = Upload {
+                source,
+                destination: destination.clone(),
+                mode,
+            };
+            at.or_cancel(at.communicator.upload(&upload))
+                .await?
+                .map_err(Error::guest(format!("{doing} {}", self.name)))?;
+        }
+
+        let tail = Mutex::new(VecDeque::with_capacity(TAIL_LINES));
+        let lines = Mutex::new(0_u64);
+        let on_line = |stream: OutputStream, line: &str| {
+            if let (Ok(mut tail), Ok(mut lines)) = (tail.lock(), lines.lock()) {
+                if tail.len() == TAIL_LINES {
+                    tail.pop_front();
+                }
+                tail.push_back(line.to_owned());
+                *lines += 1;
+            }
+            (at.on_line)(stream, line);
+        };
+        let interpreter = self.interpreter();
+        let mut command = Command::sh(RUN_WITH_ENVIRONMENT, [environment.as_str(), &interpreter, &script]);
+        if !at.is_root {
+            // Non-interactive: without a rule in sudoers it says so at once instead of asking for a password.
+            command.argv.splice(0..0, ["sudo".to_owned(), "-n".to_owned()]);
+        }
+        command.timeout = self.timeout;
+        let ended = at.or_cancel(at.communicator.exec(&command, &on_line)).await?;
+        let tail = || {
+            tail.lock()
+                .map(|tail| tail.iter().cloned().collect())
+                .unwrap_or_default()
+        };
+        let status = ended.map_err(Error::guest(format!("running {}", self.name)))?;
+        if !status.success() {
+            return Err(Error::Script {
+                script: self.name.clone(),
+                status,
+                tail: tail(),
+            });
+        }
+        let remove = Command::new(["rm", "-f", &script]);
+        at.or_cancel(at.communicator.exec(&remove, at.on_line))
+            .await?
+            .map_err(Error::guest(format!("removing {} from the guest", self.name)))?;
+        let lines = lines.lock().map(|lines| *lines).unwrap_or_default();
+        Ok(format!("{}, {lines} lines", self.name))
+    }
+}
+
+/// A name that is safe as a file's name in the guest.
+fn file_name(name: &str) -> String {
+    let safe: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    // Neither hidden nor an option.
+    if safe.starts_with(['.', '-']) || safe.is_empty() {
+        format!("script{safe}")
+    } else {
+        safe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provisioner(content: &'static str, environment: &[(&str, &str)]) -> ShellProvisioner {
+        ShellProvisioner {
+            name: "x.sh".to_owned(),
+            content: Bytes::from_static(content.as_bytes()),
+            environment: environment
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into()))
+                .collect(),
+            timeout: None,
+        }
+    }
+
+    #[test]
+    fn the_interpreter_is_the_scripts_own() {
+        for (content, program) in [
+            ("#!/bin/bash\ntrue", "/bin/bash"),
+            ("#!/usr/bin/env bash\n", "bash"),
+            ("#! /usr/bin/python3 -u\n", "/usr/bin/python3"),
+            ("#!/usr/bin/env", "bash"),
+            ("echo no line", "bash"),
+            ("", "bash"),
+        ] {
+            assert_eq!(provisioner(content, &[]).interpreter(), program, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn a_real_shell_reads_back_every_value_as_it_was() {
+        let values = [
+            "",
+            "plain",
+            "it's",
+            "$HOME `id` \\ \"q\"",
+            "two\nlines",
+            "ü\u{1F600}",
+            "'; touch /tmp/pwned; '",
+            "a=b #c",
+        ];
+        for value in values {
+            let file = provisioner("", &[("VALUE", value)]).environment_file().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("env");
+            std::fs::write(&path, &file).unwrap();
+            let output = std::process::Command::new("sh")
+                .args(["-c", "set -a; . \"$1\"; set +a; exec printenv VALUE", "sh"])
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert_eq!(
+                String::from_utf8(output.stdout).unwrap(),
+                format!("{value}\n"),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_and_values_that_no_environment_can_carry_are_refused() {
+        for (name, value) in [("A-B", "x"), ("1A", "x"), ("", "x"), ("A;id", "x"), ("A", "nul\0")] {
+            let error = provisioner("", &[(name, value)]).environment_file().unwrap_err();
+            assert!(error.diagnostics().is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn file_names_are_harmless() {
+        for (name, expected) in [
+            ("os-update.sh", "os-update.sh"),
+            ("../../etc/x", "script.._.._etc_x"),
+            ("a b;c", "a_b_c"),
+            ("", "script"),
+            ("-rf", "script-rf"),
+        ] {
+            assert_eq!(file_name(name), expected);
+        }
+    }
+}
