@@ -18,7 +18,7 @@ use crate::Error;
 use crate::communicator::{BuildKeys, Communicator};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
-use crate::spec::{CommunicatorKind, ImageSpec};
+use crate::spec::ImageSpec;
 
 /// Something on the cluster that a build makes and must be able to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,11 +185,6 @@ impl Context {
         })?;
         let reservation = self.reservation.as_mut().ok_or(Error::Missing { what: "the vmid" })?;
         reservation.move_on(&resolved.taken_vmids)
-    }
-
-    /// Whether commands go through the guest agent.
-    pub(super) fn uses_agent(&self) -> bool {
-        self.spec.communicator.kind == CommunicatorKind::Agent
     }
 
     /// The artifact with what is known now.

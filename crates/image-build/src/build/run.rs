@@ -18,7 +18,7 @@ use super::event::{Emitter, Event, EventKind};
 use super::runner::{self, AfterFailure, AskOnError, Control, OnFailure};
 use super::steps;
 use crate::Error;
-use crate::spec::{CommunicatorKind, ImageSpec, OnError};
+use crate::spec::{ImageSpec, OnError};
 
 /// A build that is set up; awaiting it runs it.
 #[must_use = "a build does nothing until it is awaited"]
@@ -142,7 +142,6 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         manifest,
     } = build;
     let on_failure = on_failure(&spec, ask)?;
-    communicator_is_there(&spec)?;
     let spec = Arc::new(spec);
     let build_id = format!("{:08x}", rand::rng().random::<u32>());
     let emitter = Arc::new(Emitter::new(build_id.clone(), events));
@@ -188,18 +187,6 @@ fn on_failure(spec: &ImageSpec, ask: Option<AskOnError>) -> Result<OnFailure, Er
             "on_error",
             "is `ask`, but there is no one to ask here",
             "write `cleanup` or `keep`, or give the build a callback to ask",
-        )),
-    }
-}
-
-/// Refuses the communicator that does not exist yet, instead of taking another one silently.
-fn communicator_is_there(spec: &ImageSpec) -> Result<(), Error> {
-    match spec.communicator.kind {
-        CommunicatorKind::Auto | CommunicatorKind::Ssh => Ok(()),
-        CommunicatorKind::Agent => Err(Error::unusable(
-            "communicator",
-            "`agent` is not available in this version",
-            "write `ssh` or `auto`",
         )),
     }
 }

@@ -60,7 +60,7 @@ pub(crate) trait Runs: Send {
 pub(crate) struct Control {
     pub(crate) cancel: CancellationToken,
     pub(crate) on_failure: OnFailure,
-    /// Limit of all undo together.
+    /// Limit of the undo of one step.
     pub(crate) undo_limit: Duration,
 }
 
@@ -127,19 +127,18 @@ async fn choose(on_failure: &OnFailure, step: &str, error: &Error) -> AfterFailu
 }
 
 async fn undo<C: Runs>(steps: &mut [Box<dyn Step<C>>], context: &mut C, limit: Duration) -> Vec<CleanupFailure> {
-    let deadline = tokio::time::Instant::now() + limit;
     context.watch(CancellationToken::new());
     let mut failures = Vec::new();
     for step in steps.iter_mut().rev() {
         let name = step.name();
         context.emitter().enter(&name);
-        let ended = tokio::time::timeout_at(deadline, guarded(step.undo(context)))
+        let ended = tokio::time::timeout(limit, guarded(step.undo(context)))
             .await
             .unwrap_or_else(|_| {
                 Err(Error::Timeout {
                     what: format!("undoing {name}"),
                     after: limit,
-                    seen: "the clean-up's time is up".to_owned(),
+                    seen: "its time is up".to_owned(),
                 })
             });
         let (ok, message) = match &ended {

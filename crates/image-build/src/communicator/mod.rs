@@ -24,8 +24,23 @@ use std::fmt;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::spec::{CommunicatorKind, ImageSpec};
+
 /// Gives a file that has arrived its mode and its name: mode, name it arrived under, name it gets.
 const FINISH_UPLOAD: &str = "chmod \"$1\" \"$2\" && mv -f \"$2\" \"$3\"";
+
+/// Whether a build of this spec goes through the guest agent: when it is asked to, and with `auto` when the VM has no
+/// network device that SSH could use.
+///
+/// `auto` decides before the install and not by trying: the agent must be opened for commands in the kickstart, which an
+/// image that is built over SSH should not need.
+pub(crate) fn goes_by_agent(spec: &ImageSpec) -> bool {
+    match spec.communicator.kind {
+        CommunicatorKind::Agent => true,
+        CommunicatorKind::Auto => spec.nics.is_empty() && spec.communicator.ssh.host.is_none(),
+        CommunicatorKind::Ssh => false,
+    }
+}
 
 /// A way to run commands in the guest and to move files.
 #[async_trait]

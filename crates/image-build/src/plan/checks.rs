@@ -4,8 +4,9 @@ use proxmox_client::{Content, NetworkInterface, Permissions, Resource, StorageId
 
 use super::privileges::{self, Needs};
 use super::report::PlanReport;
+use crate::communicator::goes_by_agent;
 use crate::diagnostic::nearest;
-use crate::spec::{CommunicatorKind, Delivery, ImageSpec, IsoSource};
+use crate::spec::{Delivery, ImageSpec, IsoSource};
 use crate::text::human_bytes;
 
 /// Oldest release whose API has all that a build uses (`SDN.Use`, `download-url` with checksum, CPU type v2).
@@ -69,7 +70,7 @@ pub(super) fn suggestion(wanted: &str, known: &[&str], variable: &str) -> String
 
 /// What a build of this spec does that needs a privilege.
 pub(super) fn needs(spec: &ImageSpec, pve_major: u32) -> Needs {
-    let by_agent = spec.communicator.kind == CommunicatorKind::Agent;
+    let by_agent = goes_by_agent(spec);
     let oemdrv = spec.installer.delivery == Delivery::Oemdrv;
     Needs {
         pve_major,
@@ -444,3 +445,6 @@ fn describe(guest: &Resource) -> String {
         .unwrap_or_default();
     format!("{vmid} ({name}){node}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use proxmox_client::{ConfigView, ErrorKind};
+use proxmox_client::{ConfigView, ErrorKind, Vmid};
 
+use super::provision::folder;
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::pace::Pace;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{
-    Communicator, CommunicatorError, GuestAddress, SshAuth, SshCommunicator, SshTarget, choose_address,
+    AgentCommunicator, Communicator, CommunicatorError, GuestAddress, SshAuth, SshCommunicator, SshTarget,
+    choose_address, goes_by_agent,
 };
+use crate::spec::CommunicatorKind;
 use crate::text::human_duration;
 
 /// Limit of one SSH attempt: a login over a slow line takes some seconds, a dropped packet answers never.
@@ -32,6 +35,17 @@ impl Step<Context> for Connect {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        if goes_by_agent(&context.spec) {
+            let communicator = open_agent(context).await?;
+            let why = if context.spec.communicator.kind == CommunicatorKind::Auto {
+                ", as the vm has no network"
+            } else {
+                ""
+            };
+            let summary = format!("{}{why}", communicator.describe());
+            context.communicator = Some(Arc::new(communicator));
+            return Ok(summary);
+        }
         let begun = Instant::now();
         let (host, source) = match context.spec.communicator.ssh.host.clone() {
             Some(host) => (host, "as set in ssh_host"),
@@ -63,6 +77,50 @@ impl Step<Context> for Connect {
             communicator.close().await;
         }
         Ok(None)
+    }
+}
+
+/// Waits until the guest agent answers and runs commands.
+async fn open_agent(context: &Context) -> Result<AgentCommunicator, Error> {
+    let vmid = context.vmid()?;
+    let what = format!("an answer of the guest agent of vm {vmid}");
+    let mut pace = Pace::new(&what, context.spec.communicator.ssh.timeout, &context.cancel);
+    loop {
+        let attempt = AgentCommunicator::connect(context.vm()?, folder(context));
+        let error = match context.or_cancel(attempt).await? {
+            Ok(communicator) => return Ok(communicator),
+            Err(error) => error,
+        };
+        let CommunicatorError::Agent { source, .. } = &error else {
+            return Err(Error::guest(format!("opening the agent of vm {vmid}"))(error));
+        };
+        // EL9's agent answers so until /etc/sysconfig/qemu-ga lets it run commands.
+        if source.to_string().contains("disabled") {
+            return Err(Error::Impossible {
+                what: what.clone(),
+                reason: "the agent answers, but runs no commands: what the build adds to the kickstart to open it in \
+                         /etc/sysconfig/qemu-ga had no effect; is qemu-guest-agent in %packages?"
+                    .to_owned(),
+            });
+        }
+        if source.kind() == ErrorKind::State {
+            return Err(stopped(vmid, &what));
+        }
+        pace.pause(AGENT_SILENT).await?;
+    }
+}
+
+/// What a person can look at while the agent is silent.
+const AGENT_SILENT: &str = "the agent does not answer: is qemu-guest-agent in the kickstart's %packages, and did the system \
+                            boot? The console shows it; over ssh with ssh_host set, no agent is needed";
+
+fn stopped(vmid: Vmid, what: &str) -> Error {
+    Error::Impossible {
+        what: what.to_owned(),
+        reason: format!(
+            "vm {vmid} stopped by itself after the installation: the installed system powered off, or there is none; its \
+             console shows why"
+        ),
     }
 }
 
@@ -104,7 +162,10 @@ async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
                 if let Some(address) = choose_address(&interfaces, mac.as_deref()) {
                     return Ok(address.to_string());
                 }
-                let names: Vec<&str> = interfaces.iter().map(|interface| interface.interface.as_str()).collect();
+                let names: Vec<&str> = interfaces
+                    .iter()
+                    .map(|interface| interface.interface.as_str())
+                    .collect();
                 format!(
                     "the agent answers, but net0 ({}) has no usable address among [{}]: does the bridge's network hand out \
                      addresses (DHCP), or does the kickstart's `network` line set one?",
@@ -113,21 +174,18 @@ async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
                 )
             }
             Err(error) => match error.kind() {
-                ErrorKind::State => {
-                    return Err(Error::Impossible {
-                        what: "learning the guest's address".to_owned(),
-                        reason: format!(
-                            "vm {vmid} stopped by itself after the installation: the installed system powered off, or there \
-                             is none; its console shows why"
-                        ),
-                    });
+                ErrorKind::State => return Err(stopped(vmid, "learning the guest's address")),
+                ErrorKind::Agent
+                | ErrorKind::Proxy
+                | ErrorKind::Timeout
+                | ErrorKind::Server
+                | ErrorKind::Transport
+                | ErrorKind::Connect => AGENT_SILENT.to_owned(),
+                _ => {
+                    return Err(Error::api(format!("asking the agent of vm {vmid} for its address"))(
+                        error,
+                    ));
                 }
-                ErrorKind::Agent | ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Server | ErrorKind::Transport | ErrorKind::Connect => {
-                    "the agent does not answer: is qemu-guest-agent in the kickstart's %packages, and did the system boot? \
-                     The console shows it; with ssh_host set, no agent is needed"
-                        .to_owned()
-                }
-                _ => return Err(Error::api(format!("asking the agent of vm {vmid} for its address"))(error)),
             },
         };
         pace.pause(&seen).await?;

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::build::context::{Context, Media, Resource};
 use crate::build::event::Unit;
 use crate::build::step::{Step, StepName};
-use crate::communicator::{BuildKeys, OutputStream};
+use crate::communicator::{BuildKeys, OutputStream, goes_by_agent};
 use crate::kickstart::{BuildBlock, HostKey, KickstartText};
 use crate::media::{KickstartServer, OnRequest, oemdrv};
 use crate::plan::InstallerIso;
@@ -90,7 +90,7 @@ fn kickstart(context: &Context) -> Result<KickstartText, Error> {
             private: keys.host_private_file().map_err(Error::keys)?,
             public: keys.host_public_line().map_err(Error::keys)?,
         },
-        open_agent: context.uses_agent(),
+        open_agent: goes_by_agent(&context.spec),
     };
     let text = match &context.spec.installer.kickstart {
         KickstartSource::Model(model) => model.render(),

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::build::context::Context;
 use crate::build::event::Unit;
 use crate::build::step::{Step, StepName};
-use crate::communicator::{Command, Communicator, OutputStream};
+use crate::communicator::{Command, Communicator, OutputStream, goes_by_agent};
 use crate::provision::{Provisioner, Workplace, from_spec};
 
 /// How long the guest may take to come back when a script rebooted it.
@@ -107,7 +107,8 @@ pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner) ->
     let on_line = |stream: OutputStream, line: &str| context.emitter.log(&name, stream, line);
     let workplace = Workplace {
         communicator: communicator.as_ref() as &dyn Communicator,
-        is_root: context.spec.communicator.ssh.username == "root",
+        // The agent runs as root.
+        is_root: goes_by_agent(&context.spec) || context.spec.communicator.ssh.username == "root",
         folder: folder(context),
         cancel: &context.cancel,
         reboot_limit: REBOOT_LIMIT,
