@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::Method;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -20,7 +21,7 @@ use crate::{
     transport::{
         auth::Auth,
         connection::{Connection, POOL_IDLE},
-        endpoint::Endpoint,
+        endpoint::{self, Endpoint},
         tls::Tls,
     },
     types::{
@@ -51,7 +52,7 @@ struct Inner {
 }
 
 /// How a [`Client`] is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
     endpoint: String,
@@ -60,7 +61,31 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     connect_timeout: Duration,
     reply_max_bytes: usize,
-    proxy: Option<String>,
+    proxy: Option<SecretString>,
+}
+
+/// An address or a proxy may hold a password, so neither is printed as it is.
+impl std::fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            endpoint,
+            auth,
+            tls,
+            request_timeout,
+            connect_timeout,
+            reply_max_bytes,
+            proxy,
+        } = self;
+        f.debug_struct("ClientBuilder")
+            .field("endpoint", &endpoint::redacted(endpoint))
+            .field("auth", auth)
+            .field("tls", tls)
+            .field("request_timeout", request_timeout)
+            .field("connect_timeout", connect_timeout)
+            .field("reply_max_bytes", reply_max_bytes)
+            .field("proxy", &proxy.is_some())
+            .finish()
+    }
 }
 
 impl ClientBuilder {
@@ -99,7 +124,7 @@ impl ClientBuilder {
     /// Goes through this proxy. Without it none is used, whatever the environment says: PVE is close by, and a proxy that
     /// breaks TLS would see the token.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
-        self.proxy = Some(url.into());
+        self.proxy = Some(url.into().into());
         self
     }
 
@@ -131,8 +156,8 @@ impl ClientBuilder {
             .pool_idle_timeout(POOL_IDLE)
             .user_agent(concat!("k3simage/", env!("CARGO_PKG_VERSION")));
         if let Some(url) = proxy {
-            let proxy =
-                reqwest::Proxy::https(&url).map_err(|_| Error::invalid("proxy", "it is not the URL of a proxy"))?;
+            let proxy = reqwest::Proxy::https(url.expose_secret())
+                .map_err(|_| Error::invalid("proxy", "it is not the URL of a proxy"))?;
             http = http.proxy(proxy);
         }
         let http = http

@@ -107,6 +107,20 @@ async fn what_was_surely_not_sent_is_tried_again_even_if_it_writes() {
     assert!(!error.was_sent() && error.is_retryable() && error.advice().is_some());
 }
 
+/// PVE answers proxied calls with both and keeps the socket open (`FACTS` 20).
+#[tokio::test]
+async fn contradicting_connection_headers_do_no_harm() {
+    let server = TestServer::start(|_, _| {
+        Reaction::Head(b"HTTP/1.1 200 OK\r\nConnection: close\r\nConnection: Keep-Alive\r\nContent-Length: 11\r\n\r\n{\"data\":[]}".to_vec())
+    })
+    .await;
+    let client = server.client();
+    for _ in 0..3 {
+        client.request(Method::POST, "/x", &[]).await.expect("answered");
+    }
+    assert_eq!(server.requests().len(), 3);
+}
+
 #[tokio::test]
 async fn redirects_are_not_followed() {
     let server = TestServer::start(|_, _| {

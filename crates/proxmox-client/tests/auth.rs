@@ -236,6 +236,9 @@ async fn secrets_are_in_no_debug_text() {
     let server = TestServer::start(|_, request| if is_login(request) { ticket(1) } else { data("null") }).await;
     let client = server.password_client();
     client.request(Method::GET, "/a", &[]).await.expect("answered");
+    let careless = proxmox_client::Client::builder("https://root:geheim@pve").proxy("http://me:geheim@proxy");
+    let careless = format!("{careless:?}");
+    assert!(!careless.contains("geheim"), "{careless}");
     for text in [
         format!("{client:?}"),
         format!("{:?}", server.client()),

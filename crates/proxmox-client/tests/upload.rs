@@ -152,3 +152,26 @@ async fn refusals_and_missing_files_are_told() {
     assert!(matches!(missing, Err(Error::File { .. })));
     assert_eq!(server.requests().len(), 1, "nothing is sent for a missing file");
 }
+
+/// PVE may refuse, or just hang up, while the body is still on its way.
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_body_is_an_error_of_the_right_kind() {
+    let server = TestServer::start(|_, _| {
+        Reaction::Early("403 Permission check failed (/storage/local, Datastore.AllocateTemplate)".into())
+    })
+    .await;
+    let upload = Upload::iso_bytes("a.iso", vec![0; 32 << 20])
+        .expect("a name")
+        .without_checksum();
+    let error = storage(&server).upload(&upload).await.expect_err("refused");
+    assert!(
+        matches!(error.kind(), ErrorKind::Permission | ErrorKind::Transport),
+        "{error:?}"
+    );
+    assert!(
+        error
+            .advice()
+            .expect("a hint in both cases")
+            .contains("Datastore.AllocateTemplate")
+    );
+}

@@ -28,7 +28,7 @@ pub enum ErrorKind {
     State,
     /// The guest agent is not there or refused.
     Agent,
-    /// A node could not be reached through the node that was asked: 595, 596, 599.
+    /// A node could not be reached through the one that was asked: 595, 596, 599; or 502 to 504 from a reverse proxy.
     Proxy,
     /// The server knows no such call.
     Unsupported,
@@ -306,7 +306,8 @@ fn api_kind<'a>(status: u16, message: &'a str, params: impl Iterator<Item = &'a 
         403 => ErrorKind::Permission,
         404 => ErrorKind::NotFound,
         501 | 506 => ErrorKind::Unsupported,
-        595 | 596 | 599 => ErrorKind::Proxy,
+        // PVE itself says 595 and up; the others come from a reverse proxy in front of it.
+        502..=504 | 595 | 596 | 599 => ErrorKind::Proxy,
         400 => {
             // Some texts about single parameters are answers, not faults of the request: nextid on a taken vmid, a storage
             // or task that is not there (FACTS 29, 30, 53).

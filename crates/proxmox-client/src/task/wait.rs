@@ -176,13 +176,10 @@ impl Outage {
 
     /// Takes note of an error; gives it back when it is none that passes, or the outage has lasted too long.
     fn tolerate(&mut self, error: Error) -> Result<(), Error> {
-        let passes = match error.kind() {
-            ErrorKind::Connect | ErrorKind::Transport | ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Busy => true,
-            // Our own login can meet a node whose services restart; what it says of the password is not final then, but
-            // waiting on would only repeat it.
-            ErrorKind::Server => error.status().is_some_and(|status| status >= 502),
-            _ => false,
-        };
+        let passes = matches!(
+            error.kind(),
+            ErrorKind::Connect | ErrorKind::Transport | ErrorKind::Proxy | ErrorKind::Timeout
+        );
         let since = *self.since.get_or_insert_with(Instant::now);
         if passes && since.elapsed() < self.limit {
             tracing::debug!(%error, "the server is out of reach, waiting on");

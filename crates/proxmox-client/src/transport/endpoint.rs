@@ -79,7 +79,7 @@ impl Endpoint {
 }
 
 /// The text for a message, without what may be a password before an `@`.
-fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((before, host)) => {
             let scheme = before
@@ -143,6 +143,19 @@ mod tests {
             let error = Endpoint::parse(text).expect_err(text).to_string();
             assert!(error.contains(hint), "{text}: {error}");
             assert!(!error.contains("geheim"), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_an_https_address_or_an_error(text in "\\PC{0,60}", host in "[a-z0-9.:\\[\\]@/?#-]{0,30}") {
+            for text in [text.clone(), host.clone(), format!("https://{host}")] {
+                if let Ok(endpoint) = Endpoint::parse(&text) {
+                    proptest::prop_assert!(endpoint.origin().starts_with("https://"));
+                    proptest::prop_assert!(endpoint.url("/x").ends_with("/api2/json/x"));
+                    proptest::prop_assert_eq!(Endpoint::parse(endpoint.origin()).expect("our own"), endpoint);
+                }
+            }
         }
     }
 }

@@ -189,4 +189,17 @@ mod tests {
         let long = Box::leak(format!("{{\"message\":\"{}\"}}", "ä".repeat(100_000)).into_boxed_str());
         assert!(reply(500, "x", long).expect_err("500").to_string().len() < 10_000);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_data_or_an_error(status in 100_u16..1000, reason in "\\PC{0,40}", body: Vec<u8>, json in "[\\[\\]{}\":,a-z0-9. -]{0,40}") {
+            for body in [body.as_slice(), json.as_bytes()] {
+                let reply = Reply { method: &Method::GET, path: "/x", status, reason: &reason, body };
+                if let Err(error) = reply.decode() {
+                    proptest::prop_assert!(!error.to_string().contains('\n'));
+                    let _ = (error.kind(), error.advice(), error.missing_privileges());
+                }
+            }
+        }
+    }
 }

@@ -55,6 +55,10 @@ pub(crate) enum Reaction {
     Reply(String, String),
     /// Bytes as they are, then the end of the connection.
     Raw(Vec<u8>),
+    /// Bytes as they are, and the connection stays.
+    Head(Vec<u8>),
+    /// An error and the end of the connection before the body has been read: decided by the request's head.
+    Early(String),
     /// The end of the connection without an answer.
     Close,
     /// No answer, and the connection stays.
@@ -184,7 +188,12 @@ impl Drop for TestServer {
 }
 
 async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, seen: &Mutex<Vec<Received>>, script: &Script) {
-    while let Some(request) = read_request(&mut stream).await {
+    let early = |request: &Received| match request.header("content-length") {
+        // Only large bodies are worth an early answer; the script is asked twice for those.
+        Some(length) if length.len() > 6 => Some(script(0, request)),
+        _ => None,
+    };
+    while let Some(request) = read_request(&mut stream, early).await {
         let before = {
             let mut seen = seen.lock().expect("not poisoned");
             seen.push(request.clone());
@@ -205,6 +214,12 @@ async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, seen: &Mu
                 let _ = stream.shutdown().await;
                 return;
             }
+            Reaction::Head(bytes) => {
+                if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
+                    return;
+                }
+            }
+            Reaction::Early(_) => unreachable!("served before the body was read"),
             Reaction::Close => return,
             Reaction::Hang => std::future::pending().await,
             Reaction::Endless => {
@@ -220,7 +235,10 @@ async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, seen: &Mu
     }
 }
 
-async fn read_request<S: AsyncReadExt + Unpin>(stream: &mut S) -> Option<Received> {
+async fn read_request<S: AsyncReadExt + AsyncWriteExt + Unpin>(
+    stream: &mut S,
+    early: impl Fn(&Received) -> Option<Reaction>,
+) -> Option<Received> {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -247,6 +265,12 @@ async fn read_request<S: AsyncReadExt + Unpin>(stream: &mut S) -> Option<Receive
     let length: usize = request
         .header("content-length")
         .map_or(0, |length| length.parse().expect("a length"));
+    if let Some(Reaction::Early(status)) = early(&request) {
+        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.ok()?;
+        stream.flush().await.ok()?;
+        return None;
+    }
     while request.body.len() < length {
         if stream.read_buf(&mut request.body).await.ok()? == 0 {
             return None;

@@ -82,6 +82,7 @@ fn recorded_texts_have_their_kind() {
         (506, "upload 'Content-Type 'text/plain' not implemented", K::Unsupported),
         (595, "No route to host", K::Proxy),
         (596, "Broken pipe", K::Proxy),
+        (502, "Bad Gateway", K::Proxy),
         (599, "Too many redirections", K::Proxy),
         (500, "something new", K::Server),
     ] {
