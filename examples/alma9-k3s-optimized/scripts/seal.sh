@@ -121,6 +121,8 @@ agent_rpcs+=,guest-fsfreeze-status,guest-fsfreeze-freeze,guest-fsfreeze-freeze-l
 agent_rpcs+=,guest-network-get-interfaces,guest-get-host-name,guest-get-users,guest-get-timezone,guest-get-osinfo
 agent_rpcs+=,guest-get-vcpus,guest-get-fsinfo,guest-get-memory-blocks,guest-get-memory-block-info,guest-get-disks,guest-get-diskstats,guest-get-cpustats
 do_guest-agent() {
+    # The file as it was shipped, where the build put it aside to open the agent.
+    if [[ -f "${agent_config}.k3simage" ]]; then mv -f "${agent_config}.k3simage" "${agent_config}"; fi
     if [[ -f "${agent_config}" ]] && ! ok_agent_list; then
         sed -i -E '/^[[:space:]]*(FILTER_RPC_ARGS|BLACKLIST_RPC|BLOCK_RPCS)=/d' "${agent_config}"
         printf 'FILTER_RPC_ARGS="--allow-rpcs=%s"\n' "${agent_rpcs}" >>"${agent_config}"
@@ -130,7 +132,8 @@ do_guest-agent() {
 }
 ok_agent_list() {
     [[ ! -f "${agent_config}" ]] && return 0
-    [[ "$(grep -c '^FILTER_RPC_ARGS=.*--allow-rpcs=guest-' "${agent_config}")" == 1 ]] \
+    # Of two lines the last one counts, so there may be only one.
+    [[ "$(grep '^[[:space:]]*FILTER_RPC_ARGS=' "${agent_config}")" =~ ^FILTER_RPC_ARGS=\"?--allow-rpcs=guest-[a-z0-9,-]+\"?$ ]] \
         && ! grep -Eq '^[^#]*guest-(exec|file-|set-user-password|ssh-)' "${agent_config}"
 }
 ok_guest-agent() {

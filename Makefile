@@ -1,0 +1,127 @@
+# The recipes that people and CI run. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+PYTHON ?= python3
+# Activated by path alone: every tool of the Python side comes from here, at the version that its requirements name.
+VENV := .venv
+IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+REQUIREMENTS := tests/requirements.txt $(wildcard crates/py-bindings/requirements.txt)
+EXAMPLE := examples/alma9-k3s-optimized
+
+# $(call lacks,WHAT IS NOT DONE,WHAT IS MISSING,HOW TO GET IT): one visible line, and an error where CI=true.
+lacks = { printf 'SKIPPED  %s: no %s here. To get it: %s\n' '$(1)' '$(2)' '$(3)' >&2; [[ "$${CI:-}" != true ]] || exit 1; }
+# $(call need_venv,WHAT IS NOT DONE): the venv is there, or is made now, or its lack is said.
+need_venv = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call lacks,$(1),Python module venv,apt-get install python3-venv); exit 0; }; $(MAKE) $(VENV)/.ready
+
+.PHONY: help
+help: ## Lists the recipes
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name what; do printf '  %-14s %s\n' "$$name" "$$what"; done
+
+.PHONY: demo
+demo: ## Builds the example folder into a template, on an emulated Proxmox VE with a simulated guest
+	@$(CARGO) run --package k3simage-cli -- build $(EXAMPLE) --emulator --manifest target/demo/manifest.json
+
+.PHONY: test
+test: fmt-check guard lint rust-test doc scripts kickstart validate examples python ## Runs every check and every test
+	@echo 'make test: all passed'
+
+.PHONY: fmt
+fmt: ## Formats the Rust and Python code
+	@$(CARGO) fmt --all
+	$(call need_venv,Python formatting)
+	$(IN_VENV) ruff format crates/py-bindings examples/python tests
+
+.PHONY: fmt-check
+fmt-check: ## Is the Rust code formatted?
+	@$(CARGO) fmt --all -- --check
+
+.PHONY: lint
+lint: ## Clippy, warnings are errors
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+.PHONY: rust-test
+rust-test: ## Rust tests and doctests
+	@for tool in xorriso isoinfo; do
+	    command -v "$$tool" >/dev/null || $(call lacks,comparison of ISO files,xorriso or isoinfo,apt-get install xorriso genisoimage)
+	done
+	$(CARGO) test --quiet --workspace --no-fail-fast
+
+.PHONY: doc
+doc: ## API documentation, warnings are errors
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --workspace --no-deps
+
+.PHONY: guard
+guard: ## What must not be in the tree: ignored doctests and tests, unfinished code
+	@! git grep -nE '^[[:space:]]*//[/!][[:space:]]*```.*ignore|#\[ignore|todo!\(|unimplemented!\(' -- '*.rs' || { echo 'guard: the lines above have no place here' >&2; exit 1; }
+	! git grep -nE 'pytest\.mark\.(skip|xfail)' -- '*.py' || { echo 'guard: the lines above have no place here' >&2; exit 1; }
+
+.PHONY: scripts
+scripts: ## The guest scripts: shellcheck, and their tests in a folder as root
+	@$(call need_venv,checks of the guest scripts)
+	$(IN_VENV) ruff check --quiet tests
+	$(IN_VENV) ruff format --quiet --check tests
+	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh .ci/run
+	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py
+
+.PHONY: kickstart
+kickstart: ## The kickstarts, read by pykickstart
+	@$(call need_venv,checks of the kickstarts)
+	$(IN_VENV) pytest -q tests/guest/test_kickstart.py
+
+.PHONY: validate
+validate: ## The example folder, by the command's own check
+	@$(CARGO) run --quiet --package k3simage-cli -- validate $(EXAMPLE)
+
+.PHONY: examples
+examples: ## Runs every Rust example against the emulator
+	@for file in examples/*.rs; do
+	    [[ -e "$$file" ]] || { echo 'examples: there is none in examples/*.rs' >&2; exit 1; }
+	    name="$${file##*/}"
+	    echo "example $${name%.rs}"
+	    $(CARGO) run --quiet --package k3simage-cli --example "$${name%.rs}" -- --emulator
+	done
+
+.PHONY: python
+python: ## The Python package: built, checked, tested, its examples run
+	@$(call need_venv,the Python package)
+	$(IN_VENV) maturin develop --quiet --manifest-path crates/py-bindings/Cargo.toml
+	cd crates/py-bindings
+	$(IN_VENV) ruff check . ../../examples/python
+	$(IN_VENV) ruff format --check . ../../examples/python
+	$(IN_VENV) mypy --strict ../../examples/python
+	$(IN_VENV) python -m mypy.stubtest k3simage
+	$(IN_VENV) pytest -q
+
+.PHONY: bench
+bench: ## Prints the figures of docs/benchmarks.md, measured now
+	@$(PYTHON) bench/run.py
+
+.PHONY: conformance
+conformance: ## Client and emulator against the recorded API of Proxmox VE
+	@$(CARGO) test --quiet --package k3simage-proxmox-client --package k3simage-pve-emulator --tests
+
+.PHONY: deny
+deny: ## Licences, sources and known faults of the dependencies
+	@command -v cargo-deny >/dev/null || { $(call lacks,check of the dependencies,cargo-deny,cargo install --locked cargo-deny); exit 0; }
+	$(CARGO) deny check
+
+.PHONY: sync-example
+sync-example: ## Copies scripts/ into the example folder
+	@install -m 0755 scripts/*.sh $(EXAMPLE)/scripts/
+
+.PHONY: clean
+clean: ## Removes what was built, and the Python environment
+	@$(CARGO) clean
+	rm -rf $(VENV)
+
+# Made anew when a requirement changes; the marker is written last, so half an environment is never used.
+$(VENV)/.ready: $(REQUIREMENTS)
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(REQUIREMENTS))
+	touch $@
