@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use proxmox_client::Fingerprint;
+use proxmox_client::{Auth, Client, Fingerprint, Tls};
 use secrecy::SecretString;
 use url::Url;
 
@@ -77,6 +77,24 @@ pub enum TlsTrust {
 }
 
 impl Connection {
+    /// The client for it. Nothing is sent before its first call.
+    ///
+    /// # Errors
+    /// [`proxmox_client::Error::File`] for an unreadable CA file, [`proxmox_client::Error::Invalid`] for a value that cannot be.
+    pub fn client(&self) -> Result<Client, proxmox_client::Error> {
+        let auth = match &self.credentials {
+            Credentials::Token { id, secret } => Auth::token(id, secret.clone()),
+            Credentials::Password { username, password } => Auth::password(username, password.clone()),
+        };
+        let tls = match &self.tls {
+            TlsTrust::Verify => Tls::Verify,
+            TlsTrust::CaFile(path) => Tls::CaFile(path.clone()),
+            TlsTrust::Pinned(fingerprint) => Tls::Pinned(fingerprint.clone()),
+            TlsTrust::Insecure => Tls::Insecure,
+        };
+        Client::builder(self.url.as_str()).auth(auth).tls(tls).build()
+    }
+
     /// A connection.
     pub fn new(url: Url, credentials: Credentials, tls: TlsTrust) -> Self {
         Self { url, credentials, tls }

@@ -37,6 +37,9 @@ pub struct Artifact {
     pub timings: Vec<StepTiming>,
     /// How many API requests the build sent.
     pub api_requests: u64,
+    /// What the caller added by [`Build::custom_data`](super::Build::custom_data).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub custom_data: BTreeMap<String, String>,
 }
 
 /// How long a step took.
@@ -54,7 +57,13 @@ const BUILDER_TYPE: &str = "proxmox-iso";
 impl Artifact {
     /// The entry of the manifest's `builds`: Packer's fields first, ours under `k3simage`.
     pub fn manifest_entry(&self) -> Value {
-        let mut custom: BTreeMap<&str, String> = BTreeMap::from([
+        // Our own fields stand above the caller's of the same name: tools rely on what they mean.
+        let mut custom: BTreeMap<&str, String> = self
+            .custom_data
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.clone()))
+            .collect();
+        custom.extend([
             ("build_id", self.build_id.clone()),
             ("image", self.name.clone()),
             ("node", self.node.clone()),
@@ -173,6 +182,10 @@ mod tests {
                 seconds: 1.5,
             }],
             api_requests: 42,
+            custom_data: BTreeMap::from([
+                ("simulated".to_owned(), "true".to_owned()),
+                ("vmid".to_owned(), "not this one".to_owned()),
+            ]),
         }
     }
 
@@ -199,6 +212,8 @@ mod tests {
         assert_eq!(first["files"], Value::Null);
         assert_eq!(first["packer_run_uuid"], "first");
         assert_eq!(first["custom_data"]["k3s_version"], "v1.29.0+k3s1");
+        assert_eq!(first["custom_data"]["simulated"], "true");
+        assert_eq!(first["custom_data"]["vmid"], "9000", "a caller cannot overwrite ours");
         assert_eq!(first["k3simage"]["timings"][0]["step"], "install");
         assert_eq!(
             std::fs::read_dir(path.parent().unwrap()).unwrap().count(),

@@ -1,5 +1,6 @@
 //! What the steps of one build share: the client, the spec, and what earlier steps found or made.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub(super) struct Context {
     pub(crate) artifact: Option<Artifact>,
     /// Steps that ended, with their seconds.
     timings: Vec<StepTiming>,
+    /// Fields that the caller adds to the artifact.
+    pub(super) custom_data: BTreeMap<String, String>,
     /// What the client had sent before this build.
     requests_before: u64,
 }
@@ -146,6 +149,7 @@ impl Context {
             communicator: None,
             artifact: None,
             timings: Vec::new(),
+            custom_data: BTreeMap::new(),
             requests_before,
         }
     }
@@ -206,6 +210,7 @@ impl Context {
             tags: super::steps::template_tags(&self.spec),
             timings: self.timings.clone(),
             api_requests: self.client.request_count().saturating_sub(self.requests_before),
+            custom_data: self.custom_data.clone(),
         };
         Ok(self.artifact.insert(artifact))
     }

@@ -7,9 +7,9 @@ use super::context::Context;
 use crate::Error;
 
 /// Prefix of the tag that marks a VM as a build's own while it runs; the build's id follows.
-pub(crate) const BUILD_TAG_PREFIX: &str = "k3simage-build-";
+pub const BUILD_TAG_PREFIX: &str = "k3simage-build-";
 /// Tag of every finished template, by which `list` finds them.
-pub(crate) const IMAGE_TAG: &str = "k3simage";
+pub const IMAGE_TAG: &str = "k3simage";
 
 /// While the build runs: whose VM this is, and how to get rid of it if its builder died.
 pub(super) fn while_building(context: &Context) -> Result<String, Error> {

@@ -14,6 +14,7 @@ mod steps;
 mod vm;
 
 pub use artifact::{Artifact, StepTiming};
+pub use description::{BUILD_TAG_PREFIX, IMAGE_TAG};
 pub use event::{EVENT_VERSION, Event, EventKind, Unit};
 pub use run::{Build, build};
 pub use runner::{AfterFailure, AskOnError};

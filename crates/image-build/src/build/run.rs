@@ -1,5 +1,6 @@
 //! `build`: one call from a spec to a template.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::IntoFuture;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub struct Build {
     cancel: CancellationToken,
     ask: Option<AskOnError>,
     manifest: Option<PathBuf>,
+    custom_data: BTreeMap<String, String>,
 }
 
 impl fmt::Debug for Build {
@@ -40,6 +42,7 @@ impl fmt::Debug for Build {
             cancel,
             ask,
             manifest,
+            custom_data,
         } = self;
         f.debug_struct("Build")
             .field("client", client)
@@ -48,6 +51,7 @@ impl fmt::Debug for Build {
             .field("cancel", cancel)
             .field("ask", &ask.is_some())
             .field("manifest", manifest)
+            .field("custom_data", custom_data)
             .finish()
     }
 }
@@ -83,6 +87,7 @@ pub fn build(client: &Client, spec: ImageSpec) -> Build {
         cancel: CancellationToken::new(),
         ask: None,
         manifest: None,
+        custom_data: BTreeMap::new(),
     }
 }
 
@@ -108,6 +113,12 @@ impl Build {
     /// Writes a manifest in Packer's shape there.
     pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
         self.manifest = Some(path.into());
+        self
+    }
+
+    /// Adds a field to the artifact and to the manifest's `custom_data`, as Packer's manifest post-processor has it.
+    pub fn custom_data(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.custom_data.insert(name.into(), value.into());
         self
     }
 }
@@ -140,6 +151,7 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         cancel: _,
         ask,
         manifest,
+        custom_data,
     } = build;
     let on_failure = on_failure(&spec, ask)?;
     let spec = Arc::new(spec);
@@ -165,6 +177,7 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         undo_limit: spec.timeouts.undo,
     };
     let mut context = Context::new(client, spec, build_id, Arc::clone(&emitter), cancel);
+    context.custom_data = custom_data;
     let ended = match runner::run(&mut steps, &mut context, &control).await {
         Ok(()) => context.take_stock().cloned(),
         Err(error) => Err(error),
