@@ -18,6 +18,7 @@ use crate::{
 ///
 /// Without a running VM, a configured channel or a program that answers, each call is
 /// [`ErrorKind::Agent`](crate::ErrorKind::Agent) or [`ErrorKind::State`](crate::ErrorKind::State); the last of these after 3 s (`FACTS` 46).
+/// What the agent itself refuses is [`ErrorKind::AgentError`](crate::ErrorKind::AgentError).
 #[derive(Clone, Debug)]
 pub struct QemuAgent {
     client: Client,
@@ -115,7 +116,7 @@ impl QemuAgent {
     /// (`FACTS` 49): never ask twice, and keep what it said.
     ///
     /// # Errors
-    /// Any of the agent and of a request.
+    /// [`ErrorKind::AgentError`](crate::ErrorKind::AgentError) for an unknown process id; any of the agent and of a request.
     ///
     /// # Cancel safety
     /// Not safe: dropped in the wrong moment, the end of the program is lost.
@@ -146,7 +147,7 @@ impl QemuAgent {
     /// Reads a file, at most its first 16 MiB.
     ///
     /// # Errors
-    /// [`ErrorKind::Agent`](crate::ErrorKind::Agent) when it cannot be opened; any of a request.
+    /// [`ErrorKind::AgentError`](crate::ErrorKind::AgentError) when it cannot be opened; any of a request.
     ///
     /// # Cancel safety
     /// Safe: it only reads.

@@ -26,8 +26,10 @@ pub enum ErrorKind {
     Busy,
     /// The VM or object is not in the state that the request needs, for example not running.
     State,
-    /// The guest agent is not there or refused.
+    /// The guest agent is not there: not configured, not running, or it broke off (596). It may come, or come back.
     Agent,
+    /// The guest agent is there and answered with an error of its own, for example on an unknown process id or file.
+    AgentError,
     /// A node could not be reached through the one that was asked: 595, 596, 599; or 502 to 504 from a reverse proxy.
     Proxy,
     /// The server knows no such call.
@@ -89,7 +91,7 @@ const MESSAGES: &[(&str, ErrorKind)] = &[
     ("got lock timeout", ErrorKind::Busy),
     ("got lock request timeout", ErrorKind::Busy),
     // qemu-server PVE/QemuServer/Agent.pm, PVE/API2/Qemu/Agent.pm
-    ("Agent error:", ErrorKind::Agent),
+    ("Agent error:", ErrorKind::AgentError),
     ("guest agent is not running", ErrorKind::Agent),
     ("No QEMU guest agent configured", ErrorKind::Agent),
     // qemu-server PVE/API2/Qemu.pm, PVE/QemuServer.pm
@@ -284,7 +286,7 @@ impl Error {
                     "check user, realm and token name (user@realm!token), the secret, and that neither is expired or disabled"
                 }
                 ErrorKind::Agent => {
-                    "is qemu-guest-agent installed and running in the guest, and does the program or file exist there?"
+                    "is qemu-guest-agent installed and running in the guest, and does the program exist there?"
                 }
                 ErrorKind::Locked => {
                     "wait until what holds the lock has ended; `qm unlock` frees one that was left behind"

@@ -164,7 +164,8 @@ fn every_recorded_answer_is_data_or_an_error_with_its_status() {
     // Counted once and written down, so that no recording falls out of this test unseen.
     let counts: Vec<(&str, usize)> = kinds.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
     let want = [
-        ("Agent", 34),
+        ("Agent", 23),
+        ("AgentError", 11),
         ("AlreadyExists", 21),
         ("Auth", 58),
         ("Busy", 1),
@@ -206,6 +207,46 @@ fn no_recorded_text_of_an_error_is_unknown() {
         server.partition(|text| plain.iter().any(|part| text.contains(part)));
     assert_eq!(unknown, Vec::<String>::new());
     assert_eq!(known.len(), 12);
+}
+
+#[test]
+fn single_recordings_have_their_kind() {
+    use ErrorKind as K;
+    let all = recorded();
+    for (origin, want) in [
+        ("auth.json: ticket bad password", K::Auth),
+        ("auth.json: token wrong secret", K::Auth),
+        ("auth.json: cookie write without CSRF", K::Auth),
+        ("auth.json: privsep token without ACL: create VM", K::Permission),
+        ("auth.json: pool again (exists)", K::AlreadyExists),
+        ("basics.json: nextid with taken vmid", K::AlreadyExists),
+        ("basics.json: GET /nodes/pve/storage/nosuch/status", K::NotFound),
+        ("basics.json: GET /nodes/pve/storage/nosuch/content", K::NotFound),
+        ("vm_create.json: create with vmid taken", K::AlreadyExists),
+        ("vm_create.json: create: args by non-root", K::Permission),
+        ("vm_create.json: create: size with unit", K::Parameter),
+        ("vm_config.json: PUT digest mismatch", K::Conflict),
+        ("vm_config.json: PUT boot order of missing device", K::Parameter),
+        ("vm_config.json: PUT skiplock by token", K::Permission),
+        ("vm_locked.json: PUT config while locked", K::Locked),
+        (
+            "concurrency.json: PUT config during shutdown (waits for lock file)",
+            K::Busy,
+        ),
+        ("vm_power.json: sendkey on stopped VM", K::State),
+        ("vm_template.json: delete running VM", K::State),
+        ("vm_template.json: clone nonexistent", K::NotFound),
+        ("agent.json: ping, agent configured but not yet running", K::Agent),
+        ("agent.json: exec: command does not exist", K::Agent),
+        ("agent.json: exec-status asked a second time", K::AgentError),
+        ("agent.json: file-read missing file", K::AgentError),
+        ("upload.json: nonexistent node", K::NotFound),
+        ("upload.json: storage without that content", K::Parameter),
+        ("param_errors.json: wrong type integer", K::Parameter),
+    ] {
+        let found = all.iter().find(|exchange| exchange.origin == origin).expect(origin);
+        assert_eq!(found.decode().expect_err(origin).kind(), want, "{origin}");
+    }
 }
 
 type Decode = fn(&Method, &str, Value) -> Result<(), Error>;

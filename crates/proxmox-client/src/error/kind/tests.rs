@@ -70,10 +70,11 @@ fn recorded_texts_have_their_kind() {
         (500, "VM 202 not running", K::State),
         (500, "QEMU guest agent is not running", K::Agent),
         (500, "No QEMU guest agent configured", K::Agent),
+        (500, "Agent error: Invalid parameter 'pid'", K::AgentError),
         (
             500,
             "Agent error: failed to open file '/nosuch' (mode: 'r'): No such file or directory",
-            K::Agent,
+            K::AgentError,
         ),
         (500, "can't remove VM 231 - protection mode enabled", K::State),
         (500, "invalid bootorder: device 'ide2' does not exist'", K::Parameter),
