@@ -4,6 +4,8 @@
 //! engines are foreseen: `simulated` (a state machine in this process) and `qemu` (a real process per guest). An engine
 //! never sees HTTP, users or locks.
 
+pub mod bare;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

@@ -1,0 +1,16 @@
+//! The calls, one file a branch of the API.
+
+mod access;
+mod cluster;
+mod nodes;
+mod permission;
+mod pools;
+mod qemu;
+mod routes;
+mod storage;
+mod tasks;
+mod upload;
+
+pub(crate) use nodes::cpu_models;
+pub(crate) use permission::check_permission;
+pub(crate) use routes::{Call, Outcome, Routes, dispatch};

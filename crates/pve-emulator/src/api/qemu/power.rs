@@ -1,0 +1,288 @@
+//! `/nodes/{node}/qemu/{vmid}/status/*`: start, stop and what is between.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::options::{is_cdrom, is_cloudinit, is_drive};
+use super::status::agent_enabled;
+use super::{check_lock, config, drive, skiplock, upid};
+use crate::api::{Call, Outcome, Routes};
+use crate::engine::{Drive, Launch, Powerdown};
+use crate::state::{Identity, Machine, World};
+use crate::tasks::Worker;
+use crate::wire::Failure;
+
+/// A guest gets so long to power off when the caller does not say.
+///
+/// # Source
+/// `vm_stop` in PVE::QemuServer: 60 s.
+const POWERDOWN_S: u64 = 60;
+
+pub(super) fn add(routes: &mut Routes) {
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/start", start);
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/stop", stop);
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/shutdown", shutdown);
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/reboot", reboot);
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/reset", reset);
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/suspend", suspend);
+    routes.add("POST /nodes/{node}/qemu/{vmid}/status/resume", resume);
+}
+
+async fn start(call: Call) -> Outcome {
+    let skiplock = skiplock(&call)?;
+    let world = Arc::clone(&call.world);
+    Ok(upid(spawn_start(
+        &world,
+        &call.node(),
+        call.vmid(),
+        &call.who,
+        skiplock,
+    )))
+}
+
+/// Starts a `qmstart` task.
+pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Identity, skiplock: bool) -> String {
+    let node = node.to_owned();
+    let inner = Arc::clone(world);
+    let task = world
+        .tasks
+        .spawn(&node.clone(), "qmstart", &vmid.to_string(), who, |_| async move {
+            let _lock = inner.lock_vm(vmid).await?;
+            let machine = inner
+                .machine(&node, vmid)
+                .ok_or_else(|| format!("Configuration file 'nodes/{node}/qemu-server/{vmid}.conf' does not exist"))?;
+            if machine.is_template() {
+                return Err("you can't start a vm if it's a template".into());
+            }
+            check_lock(&machine.config, skiplock)?;
+            if inner.engine.status(vmid).is_some() {
+                return Err(format!("VM {vmid} already running"));
+            }
+            inner.spend(Duration::from_millis(800)).await;
+            launch(&inner, vmid, &machine).await
+        });
+    task.upid.to_string()
+}
+
+/// Hands a VM to the engine.
+async fn launch(world: &Arc<World>, vmid: u32, machine: &Machine) -> Result<(), String> {
+    let drives = media(world, machine)?;
+    check_bridges(machine)?;
+    // The engine calls this when the process ends; it must not keep the world alive.
+    let weak = Arc::downgrade(world);
+    let launch = Launch {
+        vmid,
+        node: machine.node.clone(),
+        config: machine.config.clone(),
+        drives,
+        on_exit: Arc::new(move |vmid, exit| {
+            tracing::debug!(vmid, ?exit, "guest ended");
+            if let Some(world) = weak.upgrade() {
+                config::settle(&world, vmid);
+                world.exited.notify_waiters();
+            }
+        }),
+    };
+    world.engine.start(launch).await.map_err(|e| e.0)
+}
+
+/// The drives with their media as files.
+fn media(world: &World, machine: &Machine) -> Result<Vec<Drive>, String> {
+    let storages = world.storages();
+    let mut drives = Vec::new();
+    for (slot, text) in machine.config.iter().filter(|(k, _)| is_drive(k)) {
+        let Some(volid) = drive::volid_of(text) else { continue };
+        let (spec, volume) = storages
+            .find(&machine.node, volid)
+            .ok_or_else(|| format!("volume '{volid}' does not exist"))?;
+        let path: PathBuf = storages.file(&machine.node, spec, &volume.name);
+        let cdrom = is_cdrom(text) || is_cloudinit(text);
+        drives.push(Drive {
+            slot: slot.clone(),
+            cdrom,
+            path,
+            size_bytes: volume.size_bytes,
+        });
+    }
+    Ok(drives)
+}
+
+/// A bridge that the node does not have fails the start, not the create (`FACTS` 35).
+fn check_bridges(machine: &Machine) -> Result<(), String> {
+    for text in machine
+        .config
+        .iter()
+        .filter(|(k, _)| super::options::is_net(k))
+        .map(|(_, t)| t)
+    {
+        if let Some(bridge) = text.split(',').find_map(|p| p.strip_prefix("bridge="))
+            && bridge != "vmbr0"
+        {
+            return Err(format!("bridge '{bridge}' does not exist"));
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the VM's process is gone; whether it is.
+async fn gone(world: &World, vmid: u32, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let exited = world.exited.notified();
+        if world.engine.status(vmid).is_none() {
+            return true;
+        }
+        let now = Instant::now();
+        if now >= end {
+            return false;
+        }
+        // The engine announces the end a moment before it is true, so look again soon.
+        let pause = Duration::from_millis(20).min(end - now);
+        tokio::select! {
+            () = exited => tokio::time::sleep(Duration::from_millis(1)).await,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn no_config(vmid: u32, node: &str) -> String {
+    format!("unable to find configuration file for VM {vmid} on node '{node}'")
+}
+
+async fn stop(call: Call) -> Outcome {
+    let skiplock = skiplock(&call)?;
+    let (node, vmid) = (call.node(), call.vmid());
+    let task = call.task("qmstop", &vmid.to_string(), |world, _| async move {
+        let machine = world.machine(&node, vmid).ok_or_else(|| no_config(vmid, &node))?;
+        if world.engine.status(vmid).is_none() {
+            return Ok(());
+        }
+        check_lock(&machine.config, skiplock)?;
+        let _lock = world.lock_vm(vmid).await?;
+        world.spend(Duration::from_millis(300)).await;
+        world.engine.stop(vmid).await;
+        Ok(())
+    });
+    Ok(upid(task))
+}
+
+async fn shutdown(call: Call) -> Outcome {
+    let skiplock = skiplock(&call)?;
+    let (node, vmid) = (call.node(), call.vmid());
+    let timeout = call
+        .params
+        .int("timeout")
+        .and_then(|t| u64::try_from(t).ok())
+        .unwrap_or(POWERDOWN_S);
+    let force = call.params.flag("forceStop") == Some(true);
+    if call.world.engine.status(vmid).is_some_and(|s| s.paused) && !force {
+        return Err(Failure::die("VM is paused - cannot shutdown"));
+    }
+    let task = call.task("qmshutdown", &vmid.to_string(), |world, worker| async move {
+        let machine = world.machine(&node, vmid).ok_or_else(|| no_config(vmid, &node))?;
+        if world.engine.status(vmid).is_none() {
+            return Ok(());
+        }
+        check_lock(&machine.config, skiplock)?;
+        let _lock = world.lock_vm(vmid).await?;
+        power_off(&world, vmid, &machine, Duration::from_secs(timeout), force, &worker).await
+    });
+    Ok(upid(task))
+}
+
+async fn power_off(
+    world: &Arc<World>,
+    vmid: u32,
+    machine: &Machine,
+    timeout: Duration,
+    force: bool,
+    worker: &Worker,
+) -> Result<(), String> {
+    let how = if agent_enabled(&machine.config) {
+        Powerdown::Agent
+    } else {
+        Powerdown::Acpi
+    };
+    world.engine.powerdown(vmid, how).await;
+    if gone(world, vmid, world.patience(timeout)).await {
+        return Ok(());
+    }
+    if !force {
+        return Err("VM quit/powerdown failed - got timeout".into());
+    }
+    worker.log("VM still running - terminating now with SIGTERM");
+    world.engine.stop(vmid).await;
+    Ok(())
+}
+
+/// The calls that need a running VM say so at once (`FACTS` 41).
+fn must_run(call: &Call) -> Result<Machine, Failure> {
+    let machine = call.machine()?;
+    if call.world.engine.status(call.vmid()).is_none() {
+        return Err(Failure::die(format!("VM {} not running", call.vmid())));
+    }
+    Ok(machine)
+}
+
+async fn reboot(call: Call) -> Outcome {
+    let machine = must_run(&call)?;
+    if call.world.engine.status(call.vmid()).is_some_and(|s| s.paused) {
+        return Err(Failure::die("VM is paused - cannot shutdown"));
+    }
+    let (node, vmid, who) = (call.node(), call.vmid(), call.who.clone());
+    let timeout = call
+        .params
+        .int("timeout")
+        .and_then(|t| u64::try_from(t).ok())
+        .unwrap_or(POWERDOWN_S);
+    let task = call.task("qmreboot", &vmid.to_string(), |world, worker| async move {
+        worker.log("requesting reboot of VM ".to_owned() + &vmid.to_string());
+        check_lock(&machine.config, false)?;
+        power_off(&world, vmid, &machine, Duration::from_secs(timeout), false, &worker).await?;
+        // The end of the old process starts a new one, in a task of its own (FACTS 75).
+        spawn_start(&world, &node, vmid, &who, false);
+        Ok(())
+    });
+    Ok(upid(task))
+}
+
+async fn reset(call: Call) -> Outcome {
+    let skiplock = skiplock(&call)?;
+    let machine = must_run(&call)?;
+    let vmid = call.vmid();
+    let task = call.task("qmreset", &vmid.to_string(), |world, _| async move {
+        check_lock(&machine.config, skiplock)?;
+        world.engine.reset(vmid).await;
+        Ok(())
+    });
+    Ok(upid(task))
+}
+
+async fn suspend(call: Call) -> Outcome {
+    let skiplock = skiplock(&call)?;
+    let machine = must_run(&call)?;
+    if call.params.flag("todisk") == Some(true) {
+        return Err(Failure::new(501, "suspend to disk is not emulated").with_shape(crate::wire::Shape::JsonBare));
+    }
+    let vmid = call.vmid();
+    let task = call.task("qmpause", &vmid.to_string(), |world, _| async move {
+        check_lock(&machine.config, skiplock)?;
+        world.engine.pause(vmid, true).await;
+        Ok(())
+    });
+    Ok(upid(task))
+}
+
+async fn resume(call: Call) -> Outcome {
+    skiplock(&call)?;
+    must_run(&call)?;
+    let vmid = call.vmid();
+    let task = call.task("qmresume", &vmid.to_string(), |world, _| async move {
+        world.engine.pause(vmid, false).await;
+        Ok(())
+    });
+    Ok(upid(task))
+}

@@ -1,0 +1,73 @@
+//! `POST /nodes/{node}/qemu/{vmid}/template`.
+
+use std::time::Duration;
+
+use super::{check_lock, drive, upid};
+use crate::api::{Call, Outcome, Routes};
+use crate::state::StorageKind;
+use crate::wire::Failure;
+
+pub(super) fn add(routes: &mut Routes) {
+    routes.add("POST /nodes/{node}/qemu/{vmid}/template", template);
+}
+
+async fn template(call: Call) -> Outcome {
+    let machine = call.machine()?;
+    let (node, vmid) = (call.node(), call.vmid());
+    let only = call.params.text("disk");
+    if !machine.snapshots.is_empty() {
+        return Err(Failure::die("you can't convert VM with snapshots to template"));
+    }
+    check_lock(&machine.config, false).map_err(Failure::die)?;
+    if machine.is_template() && only.is_none() {
+        return Err(Failure::die("you can't convert a template to a template"));
+    }
+    if call.world.engine.status(vmid).is_some() {
+        return Err(Failure::die("you can't convert a VM to template if VM is running"));
+    }
+    let task = call.task("qmtemplate", &vmid.to_string(), |world, _| async move {
+        let _lock = world.lock_vm(vmid).await?;
+        world.spend(Duration::from_millis(300)).await;
+        let machine = world.machine(&node, vmid).ok_or("the VM is gone")?;
+        check_lock(&machine.config, false)?;
+        let mut config = machine.config.clone();
+        for (key, volid) in drive::disks(&machine.config) {
+            if only.as_ref().is_some_and(|o| *o != key) {
+                continue;
+            }
+            let new = to_base(&world, &node, &volid)?;
+            if let Some(text) = config.get_mut(&key) {
+                *text = text.replacen(&volid, &new, 1);
+            }
+        }
+        config.insert("template".into(), "1".into());
+        world.change_machine(vmid, |m| m.config = config);
+        Ok(())
+    });
+    Ok(upid(task))
+}
+
+/// Renames a disk to `base-...` and returns its new volid; a base stays what it is.
+fn to_base(world: &crate::state::World, node: &str, volid: &str) -> Result<String, String> {
+    let mut storages = world.storages_mut();
+    let (spec, volume) = storages
+        .find(node, volid)
+        .ok_or_else(|| format!("volume '{volid}' does not exist"))?;
+    let (spec, own) = (spec.clone(), volume.name.clone());
+    let new = match (spec.kind, own.rsplit_once('/')) {
+        (StorageKind::Dir, Some((dir, file))) => match file.strip_prefix("vm-") {
+            Some(rest) => format!("{dir}/base-{rest}"),
+            None => return Ok(volid.to_owned()),
+        },
+        _ => match own.strip_prefix("vm-") {
+            Some(rest) => format!("base-{rest}"),
+            None => return Ok(volid.to_owned()),
+        },
+    };
+    storages.rename(node, &spec, &own, &new).map_err(|e| e.to_string())?;
+    let shown = storages
+        .volumes(node, &spec)
+        .find(|v| v.name == new)
+        .map_or(new, crate::state::Volume::shown);
+    Ok(format!("{}:{shown}", spec.id))
+}

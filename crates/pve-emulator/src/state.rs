@@ -1,0 +1,15 @@
+//! What the emulated cluster is made of: users and rights, storages and volumes, VMs.
+
+mod access;
+mod files;
+mod machine;
+mod storage;
+mod world;
+
+pub(crate) use access::{Access, Acl, Identity, Pool, Secret, Token, User};
+pub(crate) use files::{now, write_whole};
+pub(crate) use machine::{ConfigMap, Machine, typed, typed_map};
+pub use storage::{StorageKind, StorageSpec};
+pub(crate) use storage::{Storages, Volume, file_volume, parse_volume_name, size_text};
+pub use world::Timing;
+pub(crate) use world::{Settings, World, save_access};

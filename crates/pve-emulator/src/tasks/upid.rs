@@ -1,0 +1,83 @@
+//! Unique process ids of tasks: `UPID:pve:0000556E:000A4834:6B046229:qmcreate:100:root@pam!build:`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The parts of a UPID.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Upid {
+    pub(crate) node: String,
+    pub(crate) pid: u32,
+    pub(crate) pstart: u64,
+    /// Epoch seconds.
+    pub(crate) starttime: u64,
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    /// User or full token id.
+    pub(crate) user: String,
+}
+
+impl fmt::Display for Upid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            node,
+            pid,
+            pstart,
+            starttime,
+            kind,
+            id,
+            user,
+        } = self;
+        write!(
+            f,
+            "UPID:{node}:{pid:08X}:{pstart:08X}:{starttime:08X}:{kind}:{id}:{user}:"
+        )
+    }
+}
+
+impl FromStr for Upid {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["UPID", node, pid, pstart, starttime, kind, id, user, ""] = parts.as_slice() else {
+            return Err(());
+        };
+        let number = |t: &str| u64::from_str_radix(t, 16).map_err(|_| ());
+        Ok(Self {
+            node: (*node).to_owned(),
+            pid: u32::from_str_radix(pid, 16).map_err(|_| ())?,
+            pstart: number(pstart)?,
+            starttime: number(starttime)?,
+            kind: (*kind).to_owned(),
+            id: (*id).to_owned(),
+            user: (*user).to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_upids_survive() {
+        for text in [
+            "UPID:pve:0000556E:000A4834:6B046229:qmcreate:100:root@pam!build:",
+            "UPID:pve:0000778E:000B3A73:6B046495:imgcopy::root@pam!build:",
+        ] {
+            assert_eq!(text.parse::<Upid>().unwrap().to_string(), text);
+        }
+        for bad in [
+            "",
+            "UPID:pve",
+            "UPID:pve:x:0:0:a:b:c:",
+            "UPID:pve:0:0:0:a:b:c",
+            "UPID:pve:0:0:0:a:b:c:d:",
+        ] {
+            assert!(bad.parse::<Upid>().is_err(), "{bad}");
+        }
+    }
+}

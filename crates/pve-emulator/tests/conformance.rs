@@ -1,0 +1,42 @@
+//! Replays the recorded scenarios of the real PVE 9.2 against a fresh emulator each and counts what agrees.
+//!
+//! `SCENARIO=05` replays the files whose names begin so; `DIFFERENCES=1` prints each difference.
+
+mod support;
+
+use support::{Outcome, replay, scenario_files};
+
+/// Exchanges that must agree, so that what once agreed goes on agreeing. `docs/` lists why the others differ.
+const EXPECTED: [(&str, usize); 0] = [];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenarios_agree() {
+    let only = std::env::var("SCENARIO").unwrap_or_default();
+    let show = std::env::var("DIFFERENCES").is_ok();
+    let (mut agree, mut all) = (0, 0);
+    let mut worse = Vec::new();
+    for file in scenario_files() {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with(&only) {
+            continue;
+        }
+        let Outcome { steps, differences } = replay(&file).await.unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        let good = steps - differences.len();
+        println!("{name:40} {good:5} of {steps:5}");
+        if show {
+            for difference in &differences {
+                println!("  {difference}");
+            }
+        }
+        if let Some((_, expected)) = EXPECTED.iter().find(|(n, _)| *n == name)
+            && good < *expected
+        {
+            worse.push(format!("{name}: {good}, was {expected}"));
+        }
+        agree += good;
+        all += steps;
+    }
+    println!("{agree} of {all} exchanges agree");
+    assert!(all > 0, "no scenario was replayed");
+    assert!(worse.is_empty(), "less agrees than before: {worse:?}");
+}
