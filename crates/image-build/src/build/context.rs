@@ -79,6 +79,9 @@ pub(super) struct Context {
     requests_before: u64,
 }
 
+/// How long the clean-up waits for a task of the build to end by itself, and for one that it stopped.
+const TASK_PATIENCE: Duration = Duration::from_secs(30);
+
 /// The media of the installation.
 #[derive(Clone, Debug)]
 pub(crate) struct Media {
@@ -284,16 +287,18 @@ impl Context {
     /// Ends a task that a cancelled or failed step left running, so that the clean-up meets no lock of our own.
     pub(crate) async fn settle_task(&mut self) {
         let Some(upid) = self.open_task.take() else { return };
-        let task = self.client.node(&upid.node()).task(&upid);
-        // A task that ended meanwhile cannot be stopped, and one that failed is over too: both are what is wanted here.
-        let _ = task.stop().await;
-        let _ = self
-            .client
-            .wait_task(
-                &upid,
-                Wait::at_most(Duration::from_secs(60)).cancel(self.cancel.clone()),
-            )
-            .await;
+        // What creates, moves or converts ends by itself soon and leaves the least behind when it may. A download does not.
+        let patience = if upid.kind() == "download" {
+            Duration::ZERO
+        } else {
+            TASK_PATIENCE
+        };
+        let wait = |limit| Wait::at_most(limit).cancel(self.cancel.clone());
+        if self.client.wait_task(&upid, wait(patience)).await.is_err() {
+            // A task that ended meanwhile cannot be stopped, and one that failed is over too: both are what is wanted.
+            let _ = self.client.node(&upid.node()).task(&upid).stop().await;
+            let _ = self.client.wait_task(&upid, wait(TASK_PATIENCE)).await;
+        }
     }
 
     /// Runs something that may be dropped half-way, and drops it when the build is cancelled.

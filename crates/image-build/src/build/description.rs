@@ -38,7 +38,7 @@ pub(super) fn of_template(context: &Context, finished: Timestamp) -> Result<Stri
     rows.push(("installer", spec.installer.iso.file_name().to_owned()));
     rows.push(("firmware", spec.hardware.bios.to_string()));
     rows.push(("built", finished.to_string()));
-    rows.push(("build", context.build_id.clone()));
+    rows.push(("build", context.build_tag()));
     rows.push(("inputs", format!("sha256:{}", spec.content_hash())));
     rows.push((
         "by",

@@ -121,6 +121,8 @@ pub(crate) async fn run<C: Runs>(
 
 async fn choose(on_failure: &OnFailure, step: &str, error: &Error) -> AfterFailure {
     match on_failure {
+        // Who cancels wants the build gone, not to look at what failed.
+        _ if error.is_cancelled() => AfterFailure::CleanUp,
         OnFailure::Always(choice) => *choice,
         OnFailure::Ask(ask) => ask(step, error).await,
     }

@@ -60,7 +60,7 @@ impl Context {
         }
     }
 
-    /// Removes the build VM if it is there and bears this build's tag. `None` when there was nothing of ours.
+    /// Removes the build VM if it is there and bears this build's mark. `None` when there was nothing of ours.
     pub(super) async fn remove_vm(&mut self) -> Result<Option<String>, Error> {
         let Ok(vmid) = self.vmid() else { return Ok(None) };
         let resource = Resource::Vm {
@@ -116,7 +116,13 @@ impl Context {
         loop {
             match vm.config(ConfigView::Pending).await {
                 Ok(config) if config.lock() == Some("create") => pace.pause("PVE is still creating it").await?,
-                Ok(config) => return Ok(config.tags().contains(&self.build_tag())),
+                // A finished template bears other tags, but the mark stays in its description.
+                Ok(config) => {
+                    let mark = self.build_tag();
+                    return Ok(
+                        config.tags().contains(&mark) || config.description().is_some_and(|text| text.contains(&mark))
+                    );
+                }
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
             }

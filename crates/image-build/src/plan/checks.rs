@@ -92,6 +92,7 @@ pub(super) fn privileges(
     report: &mut PlanReport,
     spec: &ImageSpec,
     permissions: &Permissions,
+    networks: &[NetworkInterface],
     identity: &str,
     pve_major: u32,
 ) {
@@ -133,12 +134,19 @@ pub(super) fn privileges(
         ));
     }
     for nic in &spec.nics {
-        wanted.push((
-            format!("/sdn/zones/localnetwork/{}", nic.bridge),
-            "",
-            "K3simageNetwork",
-            privileges::ON_BRIDGE.to_vec(),
-        ));
+        // The path of a virtual network goes over its zone, which the list of networks does not tell: PVE's own refusal
+        // names it then.
+        if networks
+            .iter()
+            .any(|network| network.iface == nic.bridge && network.kind == "vnet")
+        {
+            continue;
+        }
+        let path = match nic.vlan {
+            None => format!("/sdn/zones/localnetwork/{}", nic.bridge),
+            Some(tag) => format!("/sdn/zones/localnetwork/{}/{tag}", nic.bridge),
+        };
+        wanted.push((path, "", "K3simageNetwork", privileges::ON_BRIDGE.to_vec()));
     }
     if needs.downloads {
         wanted.push((
@@ -371,6 +379,18 @@ pub(super) fn bridges(report: &mut PlanReport, spec: &ImageSpec, networks: &[Net
                 suggestion(&nic.bridge, &names, "vm_bridge"),
             ),
         }
+    }
+}
+
+pub(super) fn pool(report: &mut PlanReport, wanted: &str, names: &[&str]) {
+    if names.contains(&wanted) {
+        report.ok("pool", format!("pool {wanted}"));
+    } else {
+        report.error(
+            "pool",
+            format!("there is no pool `{wanted}`"),
+            suggestion(wanted, names, "the pool"),
+        );
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use proxmox_client::{Client, DownloadUrl, ErrorKind, Method, Resource, ResourceKind, Upload, Vmid, VolId};
+use proxmox_client::{
+    Client, DownloadUrl, ErrorKind, Method, NetworkInterface, PoolId, Resource, ResourceKind, Upload, Vmid, VolId,
+};
 
 use super::report::PlanReport;
 use super::{checks, media};
@@ -66,10 +68,12 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
         .permissions(None)
         .await
         .map_err(Error::api("reading the login's own privileges"))?;
+    let networks = networks(client, spec).await?;
     checks::privileges(
         &mut report,
         spec,
         &permissions,
+        &networks,
         client.identity(),
         version.number().major,
     );
@@ -80,11 +84,8 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
         .await
         .map_err(Error::api(format!("listing the storages of node {}", spec.node)))?;
     checks::storages(&mut report, spec, &storages);
-    let networks = node
-        .networks()
-        .await
-        .map_err(Error::api(format!("listing the networks of node {}", spec.node)))?;
     checks::bridges(&mut report, spec, &networks);
+    pool(&mut report, client, spec).await?;
     let iso = media::installer(&mut report, client, spec, &storages).await?;
     let http_address = media::http(&mut report, client, spec, &networks).await;
     cpu_type(&mut report, client, spec).await?;
@@ -107,6 +108,42 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
         _ => None,
     };
     Ok((report, resolved))
+}
+
+/// The node's bridges, and the cluster's virtual networks when a device is to be plugged into something else: they are
+/// listed only when asked for.
+async fn networks(client: &Client, spec: &ImageSpec) -> Result<Vec<NetworkInterface>, Error> {
+    let attempt = || Error::api(format!("listing the networks of node {}", spec.node));
+    let mut networks = client.node(&spec.node).networks().await.map_err(attempt())?;
+    if spec
+        .nics
+        .iter()
+        .any(|nic| networks.iter().all(|network| network.iface != nic.bridge))
+    {
+        let path = format!("/nodes/{}/network", spec.node);
+        let vnets = client
+            .request(Method::GET, &path, &[("type", "vnet".to_owned())])
+            .await
+            .map_err(attempt())?;
+        for vnet in vnets.as_array().into_iter().flatten() {
+            // What does not read as a network is no name that a device could be plugged into.
+            networks.extend(serde_json::from_value::<NetworkInterface>(vnet.clone()));
+        }
+    }
+    Ok(networks)
+}
+
+/// Whether the pool exists, when the VM is to join one.
+async fn pool(report: &mut PlanReport, client: &Client, spec: &ImageSpec) -> Result<(), Error> {
+    let Some(wanted) = &spec.pool else { return Ok(()) };
+    let pools = client.pools().await.map_err(Error::api("listing the pools"))?;
+    let names: Vec<&str> = pools
+        .iter()
+        .filter_map(|pool| pool.poolid.as_ref())
+        .map(PoolId::as_str)
+        .collect();
+    checks::pool(report, wanted.as_str(), &names);
+    Ok(())
 }
 
 /// The vmid that would be used, if one is free.

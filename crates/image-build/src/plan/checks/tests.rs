@@ -219,6 +219,7 @@ fn each_privilege_taken_away_is_named_with_its_path_and_the_line_that_grants_it(
             &mut report,
             &preset::spec(),
             &permissions(&all),
+            &[],
             "packer@pve!build",
             major,
         );
@@ -234,6 +235,7 @@ fn each_privilege_taken_away_is_named_with_its_path_and_the_line_that_grants_it(
                     &mut report,
                     &preset::spec(),
                     &permissions(&less),
+                    &[],
                     "packer@pve!build",
                     major,
                 );
@@ -247,7 +249,14 @@ fn each_privilege_taken_away_is_named_with_its_path_and_the_line_that_grants_it(
 #[test]
 fn a_token_without_any_right_is_told_about_privilege_separation() {
     let mut report = PlanReport::default();
-    privileges(&mut report, &preset::spec(), &permissions(&[]), "packer@pve!build", 9);
+    privileges(
+        &mut report,
+        &preset::spec(),
+        &permissions(&[]),
+        &[],
+        "packer@pve!build",
+        9,
+    );
     one(
         &report,
         &[
