@@ -276,12 +276,10 @@ impl AgentCommunicator {
 
 /// Whether the error says only that the agent, or the way to it, is silent for now.
 fn is_silence(error: &proxmox_client::Error) -> bool {
-    match error.kind() {
-        // The texts of a pid that is unknown and of an agent that is away have the same kind.
-        ErrorKind::Agent => !error.to_string().contains("PID"),
-        ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Transport | ErrorKind::Connect => true,
-        _ => false,
-    }
+    matches!(
+        error.kind(),
+        ErrorKind::Agent | ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Transport | ErrorKind::Connect
+    )
 }
 
 fn exit_status(status: &ExecStatus) -> ExitStatus {

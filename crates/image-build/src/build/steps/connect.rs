@@ -95,10 +95,10 @@ async fn open_agent(context: &Context) -> Result<AgentCommunicator, Error> {
             return Err(Error::guest(format!("opening the agent of vm {vmid}"))(error));
         };
         // EL9's agent answers so until /etc/sysconfig/qemu-ga lets it run commands.
-        if source.to_string().contains("disabled") {
+        if source.kind() == ErrorKind::AgentError {
             return Err(Error::Impossible {
                 what: what.clone(),
-                reason: "the agent answers, but runs no commands: what the build adds to the kickstart to open it in \
+                reason: "the agent answers, but refuses to run commands: what the build adds to the kickstart to open it in \
                          /etc/sysconfig/qemu-ga had no effect; is qemu-guest-agent in %packages?"
                     .to_owned(),
             });
