@@ -4,46 +4,56 @@
 
 use std::time::Duration;
 
-use image_build::spec::{ImageSpecBuilder, Timeouts};
+use image_build::spec::{ImageSpecBuilder, ProvisionerSpec, ShellSpec, Timeouts};
 use image_build::{Artifact, Error, Event, EventKind, ImageSpec};
 use proxmox_client::{Auth, Client, Tls};
 use pve_emulator::Emulator;
 use tokio_util::sync::CancellationToken;
 
 /// The ISO that every emulator here has.
-pub const ISO: &str = "AlmaLinux-9.3-x86_64-minimal.iso";
+pub(crate) const ISO: &str = "AlmaLinux-9.3-x86_64-minimal.iso";
 
-pub struct Lab {
-    pub pve: Emulator,
-    pub client: Client,
+pub(crate) struct Lab {
+    pub(crate) pve: Emulator,
+    pub(crate) client: Client,
 }
 
 impl Lab {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::of(Emulator::start().await.expect("the emulator starts"))
     }
 
-    pub fn of(pve: Emulator) -> Self {
-        pve.add_installer_iso("local", ISO).expect("the ISO is added");
+    pub(crate) fn of(pve: Emulator) -> Self {
+        pve.add_file("local", "iso", ISO, b"stands for an ISO")
+            .expect("the ISO is added");
         let client = client(&pve, pve.token_id(), pve.token_secret());
         Self { pve, client }
     }
 
     /// The image of these tests: no script reaches the network, all limits are short.
-    pub fn spec(&self) -> ImageSpecBuilder {
+    pub(crate) fn spec(&self) -> ImageSpecBuilder {
         let limit = Duration::from_secs(30);
         ImageSpec::builder()
             .k3s_version("v1.29.0+k3s1".parse().unwrap())
             .name("alma9-k3-node-amd64-v1.29.0-v1")
             .node("pve")
             .vmid(9000)
-            .ssh_port(self.pve.guest_ssh_port())
             .ssh_timeout(limit)
-            .timeouts(Timeouts { install: limit, task: limit, shutdown: limit, undo: limit })
+            .provisioners(scripts())
+            .seal(Some(ShellSpec::new(
+                "seal.sh",
+                include_str!("../../../../scripts/seal.sh"),
+            )))
+            .timeouts(Timeouts {
+                install: limit,
+                task: limit,
+                shutdown: limit,
+                undo: limit,
+            })
     }
 
     /// Runs a build and collects its events.
-    pub async fn build(&self, spec: ImageSpec) -> (Result<Artifact, Error>, Vec<Event>) {
+    pub(crate) async fn build(&self, spec: ImageSpec) -> (Result<Artifact, Error>, Vec<Event>) {
         let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
         let ended = image_build::build(&self.client, spec).events(to).await;
         let mut seen = Vec::new();
@@ -54,7 +64,7 @@ impl Lab {
     }
 
     /// Runs a build that is cancelled as soon as `when` says so of an event.
-    pub async fn build_until(
+    pub(crate) async fn build_until(
         &self,
         spec: ImageSpec,
         when: impl Fn(&EventKind) -> bool,
@@ -74,14 +84,27 @@ impl Lab {
     }
 
     /// What a test compares before and after: guests and volumes.
-    pub fn inventory(&self) -> (Vec<u32>, Vec<String>) {
+    pub(crate) fn inventory(&self) -> (Vec<u32>, Vec<String>) {
         let mut volumes = self.pve.volids("pve");
         volumes.sort();
         (self.pve.vmids(), volumes)
     }
 }
 
-pub fn client(pve: &Emulator, token_id: &str, secret: &str) -> Client {
+/// The scripts of the preset, with the version that the tests build.
+pub(crate) fn scripts() -> Vec<ProvisionerSpec> {
+    let script = |name: &str, text: &str| ShellSpec::new(name, text);
+    vec![
+        ProvisionerSpec::Shell(script("os-update.sh", include_str!("../../../../scripts/os-update.sh"))),
+        ProvisionerSpec::Shell(
+            script("k3s-install.sh", include_str!("../../../../scripts/k3s-install.sh"))
+                .env("K3S_VERSION", "v1.29.0+k3s1")
+                .env("K3S_ROLE", "server"),
+        ),
+    ]
+}
+
+pub(crate) fn client(pve: &Emulator, token_id: &str, secret: &str) -> Client {
     Client::builder(pve.url())
         .auth(Auth::token(token_id, secret))
         .tls(Tls::Pinned(pve.fingerprint().parse().expect("a fingerprint")))
@@ -90,7 +113,7 @@ pub fn client(pve: &Emulator, token_id: &str, secret: &str) -> Client {
 }
 
 /// Names of the steps that finished well.
-pub fn finished(events: &[Event]) -> Vec<String> {
+pub(crate) fn finished(events: &[Event]) -> Vec<String> {
     events
         .iter()
         .filter_map(|event| match &event.kind {
@@ -101,6 +124,6 @@ pub fn finished(events: &[Event]) -> Vec<String> {
 }
 
 /// All that was told, for the messages of failed assertions.
-pub fn story(events: &[Event]) -> String {
+pub(crate) fn story(events: &[Event]) -> String {
     events.iter().map(|event| format!("{:?}\n", event.kind)).collect()
 }
