@@ -62,7 +62,11 @@ def built(guest: Guest) -> Guest:
             guest.write(path, "planted\n", 0o600)
     for path, text in KEPT.items():
         guest.write(path, text)
-    guest.write("etc/shadow", "root:$6$salt$hash:19700::::::\nbin:*:19700::::::\npacker:!$y$j9T$x$y:19700::::::\nops:!!:1::::::\n", 0o000)
+    guest.write(
+        "etc/shadow",
+        "root:$6$salt$hash:19700::::::\nbin:*:19700::::::\npacker:!$y$j9T$x$y:19700::::::\nold:ab1cdefghijkl:1::::::\nopen::1::::::\nops:!!:1::::::\n",
+        0o000,
+    )
     guest.write(
         "etc/sysconfig/qemu-ga", f'# agent\nFILTER_RPC_ARGS="--allow-rpcs={RPCS}"\nFSFREEZE_HOOK_PATHNAME=/etc/qemu-ga/fsfreeze-hook\n'
     )
@@ -85,7 +89,10 @@ def test_every_planted_identity_is_gone(built: Guest) -> None:
     for operation in PLANTED:
         assert f"seal: {operation:<17} ok\n" in out
     assert built.read("etc/machine-id") == ""
-    assert built.read("etc/shadow") == "root:!!:19700::::::\nbin:*:19700::::::\npacker:!!:19700::::::\nops:!!:1::::::\n"
+    assert (
+        built.read("etc/shadow")
+        == "root:!!:19700::::::\nbin:*:19700::::::\npacker:!!:19700::::::\nold:!!:1::::::\nopen:!!:1::::::\nops:!!:1::::::\n"
+    )
     assert built.read("var/log/messages") == ""
     agent = built.read("etc/sysconfig/qemu-ga")
     assert "guest-exec" not in agent and "guest-file" not in agent

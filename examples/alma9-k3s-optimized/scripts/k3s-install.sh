@@ -157,8 +157,8 @@ put /etc/systemd/system/k3simage-firstboot.service 0644 <<'UNIT'
 [Unit]
 Description=Decide the k3s role of this clone
 Wants=network-online.target
-# cloud-init writes the host name and /etc/k3simage/role.env before this.
-After=network-online.target cloud-init.service
+# cloud-init, whose unit has had both names, writes the host name and /etc/k3simage/role.env before this.
+After=network-online.target cloud-init.service cloud-init-network.service
 # Not in the build itself, should the guest reboot in its middle: sealing makes the file.
 ConditionPathExists=/etc/k3simage/sealed
 ConditionPathExists=!/var/lib/k3simage/firstboot.done

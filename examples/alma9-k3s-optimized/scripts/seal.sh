@@ -105,13 +105,13 @@ ok_package-history() { absent "${root}"/var/lib/dnf/history.sqlite* "${root}"/va
 do_authorized-keys() { local home; for home in "${homes[@]}"; do rm -rf "${home}/.ssh"; done; }
 ok_authorized-keys() { local home; for home in "${homes[@]}"; do absent "${home}/.ssh" || return 1; done; }
 
-# A password that built the image would open every clone. The backup files beside hold the former hashes.
+# A password that built the image would open every clone, and so would an empty one. The backup files beside hold the former hashes.
 do_passwords() {
-    sed -i -E 's/^([^:]+):!*\$[^:]*:/\1:!!:/' "${root}/etc/shadow"
+    sed -i -E '/^[^:]+:[!*]+:/!s/^([^:]+):[^:]*:/\1:!!:/' "${root}/etc/shadow"
     rm -f "${root}"/etc/{shadow,passwd,gshadow,group}-
     if has restorecon; then restorecon "${root}/etc/shadow"; fi
 }
-ok_passwords() { ! grep -Eq '^[^:]+:!*\$' "${root}/etc/shadow" && absent "${root}"/etc/shadow-; }
+ok_passwords() { ! grep -Eqv '^([^:]+:[!*]+:|$)' "${root}/etc/shadow" && absent "${root}"/etc/shadow-; }
 
 # The agent's own list again: nothing that runs programs or touches files. It is read when the agent starts, so the
 # one that may be carrying this very script goes on until the shutdown.
@@ -143,7 +143,7 @@ ok_guest-agent() {
 
 do_cloud-init() {
     if has cloud-init; then cloud-init clean --logs; fi
-    rm -rf "${root}"/var/lib/cloud/* "${root}"/etc/cloud/cloud.cfg.d/99-installer.cfg
+    rm -rf "${root}"/var/lib/cloud/*
 }
 ok_cloud-init() { absent "${root}"/var/lib/cloud/*; }
 
