@@ -1,0 +1,43 @@
+//! The engine `simulated`: a guest is a state machine in this process, with a real SSH server behind it.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | `engine` | guests by vmid, addresses, records |
+//! | `guest` | one guest's life |
+//! | `firmware`, `menu`, `keys` | what boots, and what typed keys make of it |
+//! | `iso`, `http`, `kickstart`, `installer` | finding a kickstart and installing by it |
+//! | `system`, `files`, `packages`, `crypt` | what lies on the disk |
+//! | `host`, `shell`, `sshd`, `agent` | the installed system at work |
+//! | `options`, `clock`, `console`, `record` | pace and faults; what can be read back |
+//!
+//! Nothing of a guest runs on the host: its commands are those of a small shell over its own file tree, and script files
+//! are recorded, not interpreted.
+
+mod agent;
+mod clock;
+mod console;
+mod crypt;
+mod engine;
+mod files;
+mod firmware;
+mod guest;
+mod host;
+mod http;
+mod installer;
+mod iso;
+mod keys;
+mod kickstart;
+mod menu;
+mod options;
+mod packages;
+mod record;
+mod shell;
+mod sshd;
+mod system;
+
+#[cfg(test)]
+mod tests;
+
+pub use engine::SimulatedEngine;
+pub use options::{Durations, Fault, FaultKind, SimulatedOptions, TimeScale};
+pub use record::{GuestRecord, GuestState, InstalledSummary, ScriptRun};
