@@ -5,6 +5,7 @@
 //! never sees HTTP, users or locks.
 
 pub mod bare;
+pub mod simulated;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -50,17 +50,43 @@ pub(super) struct Agent {
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { execs: BTreeMap::new(), files: BTreeMap::new(), next: 1000 }
+        Self {
+            execs: BTreeMap::new(),
+            files: BTreeMap::new(),
+            next: 1000,
+        }
     }
 }
 
 /// Commands that the agent knows.
 const COMMANDS: &[&str] = &[
-    "guest-exec", "guest-exec-status", "guest-file-close", "guest-file-flush", "guest-file-open", "guest-file-read",
-    "guest-file-seek", "guest-file-write", "guest-fsfreeze-freeze", "guest-fsfreeze-status", "guest-fsfreeze-thaw",
-    "guest-fstrim", "guest-get-fsinfo", "guest-get-host-name", "guest-get-memory-blocks", "guest-get-osinfo", "guest-get-time",
-    "guest-get-timezone", "guest-get-users", "guest-get-vcpus", "guest-info", "guest-network-get-interfaces", "guest-ping",
-    "guest-set-user-password", "guest-shutdown", "guest-sync", "guest-sync-delimited",
+    "guest-exec",
+    "guest-exec-status",
+    "guest-file-close",
+    "guest-file-flush",
+    "guest-file-open",
+    "guest-file-read",
+    "guest-file-seek",
+    "guest-file-write",
+    "guest-fsfreeze-freeze",
+    "guest-fsfreeze-status",
+    "guest-fsfreeze-thaw",
+    "guest-fstrim",
+    "guest-get-fsinfo",
+    "guest-get-host-name",
+    "guest-get-memory-blocks",
+    "guest-get-osinfo",
+    "guest-get-time",
+    "guest-get-timezone",
+    "guest-get-users",
+    "guest-get-vcpus",
+    "guest-info",
+    "guest-network-get-interfaces",
+    "guest-ping",
+    "guest-set-user-password",
+    "guest-shutdown",
+    "guest-sync",
+    "guest-sync-delimited",
 ];
 
 /// What the guest shows of itself beside its system.
@@ -73,7 +99,10 @@ pub(super) struct Nic {
 
 /// A complaint in the agent's generic class.
 fn generic(desc: impl Into<String>) -> AgentError {
-    AgentError::Failed { class: "GenericError".to_owned(), desc: desc.into() }
+    AgentError::Failed {
+        class: "GenericError".to_owned(),
+        desc: desc.into(),
+    }
 }
 
 /// Whether the configuration of the agent lets a command through. EL has spelled its list in three ways so far.
@@ -81,7 +110,9 @@ fn is_allowed(system: &System, command: &str) -> bool {
     let text = system.files.text("/etc/sysconfig/qemu-ga");
     let mut allowed = true;
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        let Some((name, value)) = line.split_once('=') else { continue };
+        let Some((name, value)) = line.split_once('=') else {
+            continue;
+        };
         let value = value.trim_matches(['"', '\'']);
         let lists = |list: &str| list.split(',').any(|item| item.trim() == command);
         match name {
@@ -125,11 +156,17 @@ impl Agent {
     ) -> Result<Value, AgentError> {
         if !COMMANDS.contains(&command) {
             let desc = format!("The command {command} has not been found");
-            return Err(AgentError::Failed { class: "CommandNotFound".to_owned(), desc });
+            return Err(AgentError::Failed {
+                class: "CommandNotFound".to_owned(),
+                desc,
+            });
         }
         if !is_allowed(&host.system(), command) {
             let desc = format!("Command {command} has been disabled: the command is not allowed");
-            return Err(AgentError::Failed { class: "CommandNotFound".to_owned(), desc });
+            return Err(AgentError::Failed {
+                class: "CommandNotFound".to_owned(),
+                desc,
+            });
         }
         match command {
             "guest-exec" => self.exec(host, arguments, spawn),
@@ -140,7 +177,11 @@ impl Agent {
                     Some("reboot") => Power::Reboot,
                     Some("halt") => Power::Halt,
                     Some("powerdown") | None => Power::Off,
-                    Some(other) => return Err(generic(format!("mode is invalid (valid values are: halt|powerdown|reboot): {other}"))),
+                    Some(other) => {
+                        return Err(generic(format!(
+                            "mode is invalid (valid values are: halt|powerdown|reboot): {other}"
+                        )));
+                    }
                 };
                 host.request_power(power);
                 Ok(json!({}))
@@ -155,20 +196,32 @@ impl Agent {
         arguments: &Value,
         spawn: impl FnOnce(futures_util::future::BoxFuture<'static, ()>),
     ) -> Result<Value, AgentError> {
-        let path = text(arguments, "path").ok_or_else(|| generic("Parameter 'path' is missing"))?.to_owned();
+        let path = text(arguments, "path")
+            .ok_or_else(|| generic("Parameter 'path' is missing"))?
+            .to_owned();
         let list = |name: &str| -> Vec<String> {
             let items = arguments.get(name).and_then(Value::as_array);
-            items.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+            items
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
         };
         let input = match text(arguments, "input-data") {
             Some(encoded) => STANDARD.decode(encoded).map_err(|_| generic("Base64 decode failed"))?,
             None => Vec::new(),
         };
-        let capture = arguments.get("capture-output").is_some_and(|value| value.as_bool().unwrap_or(value.as_u64() == Some(1)));
+        let capture = arguments
+            .get("capture-output")
+            .is_some_and(|value| value.as_bool().unwrap_or(value.as_u64() == Some(1)));
         let root = host.system().user("root").ok_or_else(|| generic("no root user"))?;
         // The agent is a service: its environment is systemd's, not a login's.
         let mut environment = BTreeMap::from([
-            ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned()),
+            (
+                "PATH".to_owned(),
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned(),
+            ),
             ("LANG".to_owned(), "en_US.UTF-8".to_owned()),
         ]);
         for pair in list("env") {
@@ -179,8 +232,14 @@ impl Agent {
         let mut shell = Shell::with_environment(host, root, "/".to_owned(), environment);
         let confined = is_confined(&host.system());
         if !shell.knows_program(&path) || confined {
-            let why = if confined { "Permission denied" } else { "No such file or directory" };
-            return Err(generic(format!("Guest agent command failed, error was 'Failed to execute child process “{path}” ({why})'")));
+            let why = if confined {
+                "Permission denied"
+            } else {
+                "No such file or directory"
+            };
+            return Err(generic(format!(
+                "Guest agent command failed, error was 'Failed to execute child process “{path}” ({why})'"
+            )));
         }
         let argv: Vec<String> = std::iter::once(path).chain(list("arg")).collect();
         let (stdout, out) = Output::buffer();
@@ -188,13 +247,25 @@ impl Agent {
         let exit_code = Arc::new(Mutex::new(None));
         let done = Arc::clone(&exit_code);
         spawn(Box::pin(async move {
-            let io = Io { stdin: Input::bytes(input), stdout, stderr };
+            let io = Io {
+                stdin: Input::bytes(input),
+                stdout,
+                stderr,
+            };
             let code = shell.run_argv(&argv, &io).await;
             *lock(&done) = Some(code & 0xff);
         }));
         let pid = self.next;
         self.next += 1;
-        self.execs.insert(pid, Exec { stdout: out, stderr: err, exit_code, capture });
+        self.execs.insert(
+            pid,
+            Exec {
+                stdout: out,
+                stderr: err,
+                exit_code,
+                capture,
+            },
+        );
         Ok(json!({ "pid": pid }))
     }
 
@@ -202,7 +273,9 @@ impl Agent {
         let pid = number(arguments, "pid").ok_or_else(|| generic("Parameter 'pid' is missing"))?;
         let unknown = || generic("Invalid parameter 'pid'");
         let exec = self.execs.get(&pid).ok_or_else(unknown)?;
-        let Some(code) = *lock(&exec.exit_code) else { return Ok(json!({ "exited": false })) };
+        let Some(code) = *lock(&exec.exit_code) else {
+            return Ok(json!({ "exited": false }));
+        };
         // A finished program can be asked about once (FACTS 49).
         let exec = self.execs.remove(&pid).ok_or_else(unknown)?;
         let mut status = json!({ "exited": true, "exitcode": code });
@@ -231,7 +304,10 @@ impl Agent {
                 return Err(failed(FsError::Denied));
             }
             let handle = match mode.chars().next() {
-                Some('r') => Handle::Read { bytes: host.system().files.bytes(path).map_err(failed)?, at: 0 },
+                Some('r') => Handle::Read {
+                    bytes: host.system().files.bytes(path).map_err(failed)?,
+                    at: 0,
+                },
                 Some('w') => Handle::Write(FileWriter::open(host, path, false, "root").map_err(failed)?),
                 Some('a') => Handle::Write(FileWriter::open(host, path, true, "root").map_err(failed)?),
                 _ => return Err(generic(format!("invalid file open mode '{mode}'"))),
@@ -251,7 +327,9 @@ impl Agent {
         match (command, handle) {
             ("guest-file-read", Handle::Read { bytes, at }) => {
                 let count = number(arguments, "count").unwrap_or(4096).min(MAX_READ);
-                let end = bytes.len().min(at.saturating_add(usize::try_from(count).unwrap_or(usize::MAX)));
+                let end = bytes
+                    .len()
+                    .min(at.saturating_add(usize::try_from(count).unwrap_or(usize::MAX)));
                 let part = bytes.slice(*at..end);
                 *at = end;
                 Ok(json!({ "count": part.len(), "buf-b64": STANDARD.encode(&part), "eof": end == bytes.len() }))
@@ -305,7 +383,9 @@ fn facts(host: &Arc<Host>, nic: &Nic, command: &str, arguments: &Value) -> Resul
         "guest-get-timezone" => json!({ "zone": "UTC", "offset": 0 }),
         "guest-get-users" => json!([]),
         "guest-get-time" => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs());
             json!(now * 1_000_000_000)
         }
         "guest-get-vcpus" => json!([{ "logical-id": 0, "online": true, "can-offline": false }]),
@@ -329,13 +409,24 @@ fn facts(host: &Arc<Host>, nic: &Nic, command: &str, arguments: &Value) -> Resul
 fn set_password(host: &Arc<Host>, arguments: &Value) -> Result<Value, AgentError> {
     let user = text(arguments, "username").ok_or_else(|| generic("Parameter 'username' is missing"))?;
     let encoded = text(arguments, "password").ok_or_else(|| generic("Parameter 'password' is missing"))?;
-    let password = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let password = STANDARD
+        .decode(encoded)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok());
     let password = password.ok_or_else(|| generic("Base64 decode failed"))?;
-    let crypted = arguments.get("crypted").is_some_and(|value| value.as_bool().unwrap_or(value.as_u64() == Some(1)));
-    let hash = if crypted { password } else { super::crypt::hash(&password) };
+    let crypted = arguments
+        .get("crypted")
+        .is_some_and(|value| value.as_bool().unwrap_or(value.as_u64() == Some(1)));
+    let hash = if crypted {
+        password
+    } else {
+        super::crypt::hash(&password)
+    };
     let mut system = host.system();
     if system.user(user).is_none() {
-        return Err(generic(format!("child process has failed to set user password: user '{user}' does not exist")));
+        return Err(generic(format!(
+            "child process has failed to set user password: user '{user}' does not exist"
+        )));
     }
     system.set_password_hash(user, &hash);
     Ok(json!({}))

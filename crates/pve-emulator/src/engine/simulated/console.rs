@@ -17,7 +17,10 @@ impl Console {
         if self.text.len() > LIMIT {
             let cut = self.text.len() - LIMIT * 3 / 4;
             // Whole lines only, so that the rest stays valid UTF-8 and readable.
-            let cut = self.text.as_bytes()[cut..].iter().position(|byte| *byte == b'\n').map_or(0, |at| cut + at + 1);
+            let cut = self.text.as_bytes()[cut..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .map_or(0, |at| cut + at + 1);
             self.text.drain(..cut);
         }
     }

@@ -14,14 +14,19 @@ const MAX_ROUNDS: usize = 1_000_000;
 
 /// Hashes a password with a fresh salt, in the `$6$` form.
 pub(super) fn hash(password: &str) -> String {
-    let salt: String = rand::random::<[u8; MAX_SALT]>().iter().map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).collect();
+    let salt: String = rand::random::<[u8; MAX_SALT]>()
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 64)]))
+        .collect();
     let digest = digest::<Sha512>(password.as_bytes(), salt.as_bytes(), DEFAULT_ROUNDS);
     format!("$6${salt}${}", encode512(&digest))
 }
 
 /// Whether the password fits the hash. Locked (`!`, `*`) and unknown forms fit no password.
 pub(super) fn verify(password: &str, hashed: &str) -> bool {
-    let Some((kind, rest)) = hashed.strip_prefix('$').and_then(|rest| rest.split_once('$')) else { return false };
+    let Some((kind, rest)) = hashed.strip_prefix('$').and_then(|rest| rest.split_once('$')) else {
+        return false;
+    };
     let (rounds, rest) = match rest.strip_prefix("rounds=").and_then(|rest| rest.split_once('$')) {
         Some((number, rest)) => match number.parse::<usize>() {
             Ok(rounds) if rounds <= MAX_ROUNDS => (rounds.max(1000), rest),
@@ -29,7 +34,9 @@ pub(super) fn verify(password: &str, hashed: &str) -> bool {
         },
         None => (DEFAULT_ROUNDS, rest),
     };
-    let Some((salt, expected)) = rest.rsplit_once('$') else { return false };
+    let Some((salt, expected)) = rest.rsplit_once('$') else {
+        return false;
+    };
     let salt = &salt.as_bytes()[..salt.len().min(MAX_SALT)];
     match kind {
         "6" => encode512(&digest::<Sha512>(password.as_bytes(), salt, rounds)) == expected,
@@ -42,8 +49,16 @@ fn digest<D: Digest>(password: &[u8], salt: &[u8], rounds: usize) -> Vec<u8> {
     let size = <D as Digest>::output_size();
     let repeat = |block: &[u8], length: usize| block.iter().copied().cycle().take(length).collect::<Vec<u8>>();
 
-    let alternate = D::new().chain_update(password).chain_update(salt).chain_update(password).finalize().to_vec();
-    let mut first = D::new().chain_update(password).chain_update(salt).chain_update(repeat(&alternate, password.len()));
+    let alternate = D::new()
+        .chain_update(password)
+        .chain_update(salt)
+        .chain_update(password)
+        .finalize()
+        .to_vec();
+    let mut first = D::new()
+        .chain_update(password)
+        .chain_update(salt)
+        .chain_update(repeat(&alternate, password.len()));
     let mut bits = password.len();
     while bits > 0 {
         first.update(if bits & 1 == 1 { alternate.as_slice() } else { password });
@@ -78,7 +93,11 @@ fn digest<D: Digest>(password: &[u8], salt: &[u8], rounds: usize) -> Vec<u8> {
     digest
 }
 
-fn encode(digest: &[u8], groups: impl Iterator<Item = (usize, usize, usize)>, tail: (Option<usize>, usize, usize, usize)) -> String {
+fn encode(
+    digest: &[u8],
+    groups: impl Iterator<Item = (usize, usize, usize)>,
+    tail: (Option<usize>, usize, usize, usize),
+) -> String {
     let mut text = String::new();
     let mut push = |value: u32, characters: usize| {
         let mut value = value;
@@ -93,7 +112,11 @@ fn encode(digest: &[u8], groups: impl Iterator<Item = (usize, usize, usize)>, ta
     }
     let (high, middle, low, characters) = tail;
     let high = high.map_or(0, byte);
-    let value = if characters == 2 { byte(low) } else { high << 16 | byte(middle) << 8 | byte(low) };
+    let value = if characters == 2 {
+        byte(low)
+    } else {
+        high << 16 | byte(middle) << 8 | byte(low)
+    };
     push(value, characters);
     text
 }
@@ -121,17 +144,20 @@ fn encode256(digest: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// Test vectors of the specification.
+    /// Of the specification and of `openssl passwd`.
     const VECTORS: &[(&str, &str)] = &[
         (
-            "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjlO/O817G3uBnIFNjnQJuesI68OTLiBFdcbYEdFCoEOfaS35inz1",
+            "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
             "Hello world!",
         ),
         (
             "$6$rounds=10000$saltstringsaltst$OW1/O6BYHV6BcXZu8QVeXbDWra3Oeqh0sbHbbMCVNSnCM/UrjmM0Dp8vOuZeHBy/YTBmSK6H9qs/y3RnOaw5v.",
             "Hello world!",
         ),
-        ("$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8", "Hello world!"),
+        (
+            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8",
+            "Hello world!",
+        ),
     ];
 
     #[test]
@@ -147,7 +173,16 @@ mod tests {
         let hashed = hash("packer");
         assert!(verify("packer", &hashed));
         assert!(!verify("packet", &hashed));
-        for locked in ["", "!", "*", "!!", &format!("!{hashed}"), "$1$x$y", "$6$", "$6$rounds=999999999$s$h"] {
+        for locked in [
+            "",
+            "!",
+            "*",
+            "!!",
+            &format!("!{hashed}"),
+            "$1$x$y",
+            "$6$",
+            "$6$rounds=999999999$s$h",
+        ] {
             assert!(!verify("packer", locked), "{locked}");
             assert!(!verify("", locked), "{locked}");
         }

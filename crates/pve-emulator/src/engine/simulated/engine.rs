@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 use super::guest::Guest;
 use super::host::{Faults, lock};
 use super::options::{Fault, SimulatedOptions};
-use super::record::GuestRecord;
+use super::record::{GuestRecord, GuestState};
 use super::sshd;
 use super::system::System;
 use crate::engine::{AgentError, Engine, Launch, Powerdown, Running, StartError};
@@ -105,7 +105,10 @@ impl SimulatedEngine {
             records: Mutex::default(),
             addresses: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared), next_pid: AtomicU32::new(2000) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            next_pid: AtomicU32::new(2000),
+        })
     }
 
     /// Port of every guest's sshd.
@@ -135,7 +138,11 @@ impl SimulatedEngine {
 
 /// Whether any disk of the VM carries a system; a VM without one begins a new life.
 fn has_system(launch: &Launch) -> bool {
-    launch.drives.iter().filter(|drive| !drive.cdrom).any(|drive| matches!(System::load(&drive.path), Ok(Some(_))))
+    launch
+        .drives
+        .iter()
+        .filter(|drive| !drive.cdrom)
+        .any(|drive| matches!(System::load(&drive.path), Ok(Some(_))))
 }
 
 #[async_trait]
@@ -152,18 +159,27 @@ impl Engine for SimulatedEngine {
         if let Some(drive) = launch.drives.iter().find(|drive| !drive.path.exists()) {
             // QEMU's own words for a medium that is not there.
             let path = drive.path.display();
-            return Err(StartError(format!("kvm: -drive file={path}: Could not open '{path}': No such file or directory")));
+            return Err(StartError(format!(
+                "kvm: -drive file={path}: Could not open '{path}': No such file or directory"
+            )));
         }
         let probe = launch.clone();
-        let carried_on = tokio::task::spawn_blocking(move || has_system(&probe)).await.unwrap_or(false);
+        let carried_on = tokio::task::spawn_blocking(move || has_system(&probe))
+            .await
+            .unwrap_or(false);
         let record = Arc::clone(lock(&self.shared.records).entry(vmid).or_default());
         {
             let mut record = lock(&record);
             let old = std::mem::take(&mut *record);
             if carried_on {
-                *record = GuestRecord { typed_keys: Vec::new(), console: String::new(), ..old };
+                *record = GuestRecord {
+                    typed_keys: Vec::new(),
+                    console: String::new(),
+                    ..old
+                };
             }
             record.vmid = vmid;
+            record.state = GuestState::Firmware;
         }
         let pid = self.next_pid.fetch_add(1, Ordering::Relaxed);
         // Under the lock, so that a guest whose life is over at once cannot be taken off the list before it is on it.

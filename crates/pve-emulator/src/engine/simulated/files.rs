@@ -52,7 +52,10 @@ impl Serialize for Content {
                 Ok(text) => Stored::Text(text.to_owned()),
                 Err(_) => Stored::Base64(STANDARD.encode(bytes)),
             },
-            Self::Digest { size, sha256 } => Stored::Digest { size: *size, sha256: sha256.clone() },
+            Self::Digest { size, sha256 } => Stored::Digest {
+                size: *size,
+                sha256: sha256.clone(),
+            },
         };
         stored.serialize(serializer)
     }
@@ -127,7 +130,11 @@ pub(super) struct FileTree {
 /// Makes a path absolute and drops `.`, `..` and doubled slashes.
 pub(super) fn normalise(cwd: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
-    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{cwd}/{path}") };
+    let whole = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{cwd}/{path}")
+    };
     for part in whole.split('/') {
         match part {
             "" | "." => {}
@@ -156,7 +163,12 @@ impl FileTree {
     pub(super) fn resolve(&self, path: &str, last: bool) -> Result<String, FsError> {
         let mut links = 0;
         let mut done = String::new();
-        let mut todo: Vec<String> = path.split('/').filter(|part| !part.is_empty()).rev().map(str::to_owned).collect();
+        let mut todo: Vec<String> = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .rev()
+            .map(str::to_owned)
+            .collect();
         while let Some(part) = todo.pop() {
             match part.as_str() {
                 "." => continue,
@@ -176,7 +188,13 @@ impl FileTree {
                     if target.starts_with('/') {
                         done.clear();
                     }
-                    todo.extend(target.split('/').filter(|part| !part.is_empty()).rev().map(str::to_owned));
+                    todo.extend(
+                        target
+                            .split('/')
+                            .filter(|part| !part.is_empty())
+                            .rev()
+                            .map(str::to_owned),
+                    );
                 }
                 Some(Kind::File(_) | Kind::Null) if !todo.is_empty() => return Err(FsError::NotADirectory),
                 _ => done = next,
@@ -227,14 +245,21 @@ impl FileTree {
 
     /// A file as text; empty if it is missing or no UTF-8.
     pub(super) fn text(&self, path: &str) -> String {
-        self.bytes(path).ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()).unwrap_or_default()
+        self.bytes(path)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
+            .unwrap_or_default()
     }
 
     /// Writes a file; keeps mode and owner of one that exists.
     pub(super) fn write(&mut self, path: &str, content: Content, mode: u32, owner: &str) -> Result<(), FsError> {
         let path = self.resolve(path, true)?;
         if !self.is_dir(parent(&path)) {
-            return Err(if self.exists(parent(&path)) { FsError::NotADirectory } else { FsError::NotFound });
+            return Err(if self.exists(parent(&path)) {
+                FsError::NotADirectory
+            } else {
+                FsError::NotFound
+            });
         }
         match self.nodes.get_mut(&path).map(|node| &mut node.kind) {
             Some(Kind::Dir) => return Err(FsError::IsADirectory),
@@ -254,7 +279,15 @@ impl FileTree {
     }
 
     pub(super) fn insert(&mut self, path: String, kind: Kind, mode: u32, owner: &str) {
-        self.nodes.insert(path, Node { kind, mode, owner: owner.to_owned(), group: owner.to_owned() });
+        self.nodes.insert(
+            path,
+            Node {
+                kind,
+                mode,
+                owner: owner.to_owned(),
+                group: owner.to_owned(),
+            },
+        );
     }
 
     /// Makes a directory and all that it lies in. A path that runs through a file stays unmade.
@@ -298,13 +331,23 @@ impl FileTree {
     }
 
     fn children<'a>(&'a self, dir: &'a str) -> impl Iterator<Item = &'a String> {
-        self.nodes.keys().filter(move |path| path.as_str() != "/" && parent(path) == dir)
+        self.nodes
+            .keys()
+            .filter(move |path| path.as_str() != "/" && parent(path) == dir)
     }
 
     /// Everything at and below a path.
     pub(super) fn below(&self, path: &str) -> Vec<String> {
-        let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
-        self.nodes.keys().filter(|key| *key == path || key.starts_with(&prefix)).cloned().collect()
+        let prefix = if path == "/" {
+            "/".to_owned()
+        } else {
+            format!("{path}/")
+        };
+        self.nodes
+            .keys()
+            .filter(|key| *key == path || key.starts_with(&prefix))
+            .cloned()
+            .collect()
     }
 
     /// Removes one entry; a directory only if `recursive`.
@@ -357,7 +400,11 @@ impl FileTree {
         }
         for path in self.below(&from) {
             let target = format!("{to}{}", &path[from.len()..]);
-            let node = if keep { self.nodes.get(&path).cloned() } else { self.nodes.remove(&path) };
+            let node = if keep {
+                self.nodes.get(&path).cloned()
+            } else {
+                self.nodes.remove(&path)
+            };
             if let Some(node) = node {
                 self.nodes.insert(target, node);
             }
@@ -430,8 +477,14 @@ fn match_one(pattern: &[char], at: usize, c: char) -> Option<usize> {
         '?' => Some(at + 1),
         '\\' => (pattern.get(at + 1) == Some(&c)).then_some(at + 2),
         '[' => {
-            let close = pattern.iter().skip(at + 2).position(|c| *c == ']').map(|offset| at + 2 + offset);
-            let Some(close) = close else { return (c == '[').then_some(at + 1) };
+            let close = pattern
+                .iter()
+                .skip(at + 2)
+                .position(|c| *c == ']')
+                .map(|offset| at + 2 + offset);
+            let Some(close) = close else {
+                return (c == '[').then_some(at + 1);
+            };
             let (negated, members) = match pattern[at + 1] {
                 '!' | '^' => (true, &pattern[at + 2..close]),
                 _ => (false, &pattern[at + 1..close]),
@@ -484,7 +537,10 @@ mod tests {
         assert_eq!(tree.write("/nodir/a", text(), 0o644, "root"), Err(FsError::NotFound));
         assert_eq!(tree.write("/etc", text(), 0o644, "root"), Err(FsError::IsADirectory));
         tree.write("/etc/a.conf", text(), 0o600, "other").unwrap();
-        assert_eq!((tree.get("/etc/a.conf").unwrap().mode, tree.text("/etc/a.conf").as_str()), (0o644, "t"));
+        assert_eq!(
+            (tree.get("/etc/a.conf").unwrap().mode, tree.text("/etc/a.conf").as_str()),
+            (0o644, "t")
+        );
     }
 
     #[test]
@@ -526,7 +582,10 @@ mod tests {
         for content in [
             Content::Bytes("text\n".into()),
             Content::Bytes(vec![0xff, 0, 1].into()),
-            Content::Digest { size: 5, sha256: "ab".into() },
+            Content::Digest {
+                size: 5,
+                sha256: "ab".into(),
+            },
         ] {
             let json = serde_json::to_string(&content).unwrap();
             assert_eq!(serde_json::from_str::<Content>(&json).unwrap(), content);

@@ -56,7 +56,13 @@ impl Medium {
                 _ => {}
             }
         }
-        Some(Self { slot: slot.to_owned(), label: label.to_owned(), major, release, kind })
+        Some(Self {
+            slot: slot.to_owned(),
+            label: label.to_owned(),
+            major,
+            release,
+            kind,
+        })
     }
 
     /// Operating system's name and release.
@@ -69,7 +75,11 @@ impl Medium {
 #[derive(Debug)]
 pub(super) enum Bootable {
     Medium(Medium),
-    System { slot: String, path: PathBuf, system: Box<System> },
+    System {
+        slot: String,
+        path: PathBuf,
+        system: Box<System>,
+    },
 }
 
 /// One device of the boot order and what became of it.
@@ -83,7 +93,11 @@ pub(super) struct Attempt {
 /// the network; the legacy form `cdn` has the same meaning letter by letter.
 pub(super) fn boot_order(launch: &Launch) -> Vec<String> {
     let first = |cdrom: bool| {
-        launch.drives.iter().find(|drive| drive.cdrom == cdrom && is_data_drive(drive)).map(|drive| drive.slot.clone())
+        launch
+            .drives
+            .iter()
+            .find(|drive| drive.cdrom == cdrom && is_data_drive(drive))
+            .map(|drive| drive.slot.clone())
     };
     let legacy = |letters: &str| {
         letters
@@ -99,7 +113,11 @@ pub(super) fn boot_order(launch: &Launch) -> Vec<String> {
     match launch.config.get("boot").map(|text| text.trim()) {
         None => legacy("cdn"),
         Some(text) => match text.strip_prefix("order=") {
-            Some(list) => list.split([';', ',']).filter(|slot| !slot.is_empty()).map(str::to_owned).collect(),
+            Some(list) => list
+                .split([';', ','])
+                .filter(|slot| !slot.is_empty())
+                .map(str::to_owned)
+                .collect(),
             None => legacy(text.strip_prefix("legacy=").unwrap_or(text)),
         },
     }
@@ -128,15 +146,23 @@ fn probe_device(launch: &Launch, slot: &str) -> Result<Bootable, &'static str> {
     if slot.starts_with("net") {
         return Err("no boot server answers");
     }
-    let drive = launch.drives.iter().find(|drive| drive.slot == slot).ok_or("no medium")?;
+    let drive = launch
+        .drives
+        .iter()
+        .find(|drive| drive.slot == slot)
+        .ok_or("no medium")?;
     if drive.cdrom {
         let iso = IsoFile::open(&drive.path).map_err(|_| "could not read the medium")?;
-        return Medium::from_label(slot, iso.label()).map(Bootable::Medium).ok_or("not a bootable medium");
+        return Medium::from_label(slot, iso.label())
+            .map(Bootable::Medium)
+            .ok_or("not a bootable medium");
     }
     match System::load(&drive.path) {
-        Ok(Some(system)) => {
-            Ok(Bootable::System { slot: slot.to_owned(), path: drive.path.clone(), system: Box::new(system) })
-        }
+        Ok(Some(system)) => Ok(Bootable::System {
+            slot: slot.to_owned(),
+            path: drive.path.clone(),
+            system: Box::new(system),
+        }),
         Ok(None) => Err("not a bootable disk"),
         Err(_) => Err("could not read the disk"),
     }
@@ -145,8 +171,23 @@ fn probe_device(launch: &Launch, slot: &str) -> Result<Bootable, &'static str> {
 /// CPU models below the x86-64-v2 level that EL9 is compiled for. Everything newer, `host` and `max` included, passes.
 /// QEMU's list of models: docs/system/cpu-models-x86.rst.
 const BELOW_V2: &[&str] = &[
-    "486", "athlon", "core2duo", "coreduo", "conroe", "kvm32", "kvm64", "opteron_g1", "opteron_g2", "opteron_g3",
-    "penryn", "pentium", "pentium2", "pentium3", "phenom", "qemu32", "qemu64",
+    "486",
+    "athlon",
+    "core2duo",
+    "coreduo",
+    "conroe",
+    "kvm32",
+    "kvm64",
+    "opteron_g1",
+    "opteron_g2",
+    "opteron_g3",
+    "penryn",
+    "pentium",
+    "pentium2",
+    "pentium3",
+    "phenom",
+    "qemu32",
+    "qemu64",
 ];
 
 /// The guest's CPU model. Without the option PVE starts `kvm64`.
@@ -170,9 +211,16 @@ pub(super) fn cpu_complaint(config: &BTreeMap<String, String>, el_major: u32) ->
     // EL10 asks for AVX2 and friends: Haswell, EPYC and later.
     let below_v3 = below_v2
         || model.starts_with("x86-64-v2")
-        || ["nehalem", "westmere", "sandybridge", "ivybridge", "opteron_g4", "opteron_g5"]
-            .iter()
-            .any(|old| model.starts_with(old));
+        || [
+            "nehalem",
+            "westmere",
+            "sandybridge",
+            "ivybridge",
+            "opteron_g4",
+            "opteron_g5",
+        ]
+        .iter()
+        .any(|old| model.starts_with(old));
     let level = match el_major {
         9 if below_v2 => "x86-64-v2",
         10.. if below_v3 => "x86-64-v3",
@@ -187,7 +235,9 @@ pub(super) fn mac(config: &BTreeMap<String, String>) -> Option<String> {
     net.split(',').find_map(|field| {
         let value = field.split_once('=').map_or(field, |(_, value)| value);
         let is_mac = value.split(':').count() == 6
-            && value.split(':').all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            && value
+                .split(':')
+                .all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()));
         is_mac.then(|| value.to_owned())
     })
 }
@@ -216,10 +266,18 @@ mod tests {
         Launch {
             vmid: 100,
             node: "pve".into(),
-            config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            config: config
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
             drives: drives
                 .iter()
-                .map(|(slot, cdrom)| Drive { slot: (*slot).into(), cdrom: *cdrom, path: "/nonexistent".into(), size_bytes: 0 })
+                .map(|(slot, cdrom)| Drive {
+                    slot: (*slot).into(),
+                    cdrom: *cdrom,
+                    path: "/nonexistent".into(),
+                    size_bytes: 0,
+                })
                 .collect(),
             on_exit: Arc::new(|_, _| {}),
         }
@@ -261,9 +319,15 @@ mod tests {
     #[test]
     fn labels() {
         let medium = Medium::from_label("ide2", "AlmaLinux-9-4-x86_64-dvd").unwrap();
-        assert_eq!((medium.major, medium.release.as_str(), medium.kind.as_str()), (9, "9.4", "dvd"));
+        assert_eq!(
+            (medium.major, medium.release.as_str(), medium.kind.as_str()),
+            (9, "9.4", "dvd")
+        );
         let medium = Medium::from_label("ide2", "AlmaLinux-9.3-x86_64-minimal").unwrap();
-        assert_eq!((medium.major, medium.release.as_str(), medium.kind.as_str()), (9, "9.3", "minimal"));
+        assert_eq!(
+            (medium.major, medium.release.as_str(), medium.kind.as_str()),
+            (9, "9.3", "minimal")
+        );
         assert_eq!(Medium::from_label("ide2", "OEMDRV"), None);
         assert_eq!(Medium::from_label("ide2", "AlmaLinux-X"), None);
     }
@@ -282,9 +346,21 @@ mod tests {
 
     #[test]
     fn disks_are_named_by_bus() {
-        let launch = launch(&[], &[("efidisk0", false), ("ide2", true), ("scsi0", false), ("scsi1", false), ("virtio0", false)]);
+        let launch = launch(
+            &[],
+            &[
+                ("efidisk0", false),
+                ("ide2", true),
+                ("scsi0", false),
+                ("scsi1", false),
+                ("virtio0", false),
+            ],
+        );
         let names = disk_names(&launch.drives);
-        let names: Vec<_> = names.iter().map(|(slot, name)| (slot.as_str(), name.as_str())).collect();
+        let names: Vec<_> = names
+            .iter()
+            .map(|(slot, name)| (slot.as_str(), name.as_str()))
+            .collect();
         assert_eq!(names, [("scsi0", "sda"), ("scsi1", "sdb"), ("virtio0", "vda")]);
     }
 }

@@ -76,7 +76,12 @@ impl Activity {
         }
         let share = (self.began.elapsed().as_secs_f64() / self.takes.as_secs_f64()).min(1.0);
         // Byte counts of this size are exact in a double.
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a byte count")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a byte count"
+        )]
         let part = (whole as f64 * share) as u64;
         part.min(whole)
     }
@@ -132,7 +137,10 @@ pub(super) struct Guest {
 
 impl fmt::Debug for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guest").field("vmid", &self.launch.vmid).field("pid", &self.pid).finish_non_exhaustive()
+        f.debug_struct("Guest")
+            .field("vmid", &self.launch.vmid)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +179,12 @@ impl Guest {
         }
         let life = Arc::clone(&guest);
         let task = tokio::spawn(async move {
-            let exit = life.live(Inbox { keys: keys_in, control: control_in }).await;
+            let exit = life
+                .live(Inbox {
+                    keys: keys_in,
+                    control: control_in,
+                })
+                .await;
             life.finish(exit);
         });
         *lock(&guest.task) = Some(task);
@@ -243,12 +256,12 @@ impl Guest {
         let console = self.machine().console.text().to_owned();
         {
             let mut record = self.record();
-            record.state = GuestState::Stopped;
             record.console = console;
             record.address = None;
         }
         (self.launch.on_exit)(self.launch.vmid, exit);
         self.shared.gone(self.launch.vmid, self.pid);
+        self.enter(GuestState::Stopped);
     }
 
     /// Pulls the plug. What the system had on its disk stays there.
@@ -296,7 +309,12 @@ impl Guest {
     /// Spends guest time on reads and writes.
     async fn work(&self, takes: Duration, read: Option<(&str, u64)>, written: Option<(&str, u64)>) {
         let owned = |part: Option<(&str, u64)>| part.map(|(slot, bytes)| (slot.to_owned(), bytes));
-        let activity = Activity { began: Instant::now(), takes: self.clock.host(takes), read: owned(read), written: owned(written) };
+        let activity = Activity {
+            began: Instant::now(),
+            takes: self.clock.host(takes),
+            read: owned(read),
+            written: owned(written),
+        };
         self.machine().activity = Some(activity);
         self.clock.sleep(takes).await;
         let mut machine = self.machine();
@@ -338,7 +356,17 @@ impl Guest {
                 }
                 Some((_, Bootable::System { slot, path, system })) => {
                     let size_bytes = 0;
-                    return self.run_system(Drive { slot, cdrom: false, path, size_bytes }, *system).await;
+                    return self
+                        .run_system(
+                            Drive {
+                                slot,
+                                cdrom: false,
+                                path,
+                                size_bytes,
+                            },
+                            *system,
+                        )
+                        .await;
                 }
                 Some((at, Bootable::Medium(medium))) => match self.run_medium(firmware, &medium, keys).await {
                     Some(end) => return end,
@@ -358,7 +386,9 @@ impl Guest {
         let mut launch = self.launch.clone();
         let ejected = self.machine().ejected.clone();
         launch.drives.retain(|drive| !ejected.contains(&drive.slot));
-        launch.config.insert("boot".to_owned(), format!("order={}", order.join(";")));
+        launch
+            .config
+            .insert("boot".to_owned(), format!("order={}", order.join(";")));
         let probing = tokio::task::spawn_blocking(move || firmware::probe(&launch)).await;
         let attempts = match probing {
             Ok(attempts) => attempts,
@@ -383,7 +413,12 @@ impl Guest {
     }
 
     /// Menu and installer; `None` to go on with the next boot device.
-    async fn run_medium(self: &Arc<Self>, firmware: Firmware, medium: &Medium, keys: &mut mpsc::UnboundedReceiver<Key>) -> Option<End> {
+    async fn run_medium(
+        self: &Arc<Self>,
+        firmware: Firmware,
+        medium: &Medium,
+        keys: &mut mpsc::UnboundedReceiver<Key>,
+    ) -> Option<End> {
         let choice = self.menu(firmware, medium, keys).await;
         let (kernel_line, initrd) = match choice {
             Choice::LocalDisk => return None,
@@ -401,7 +436,10 @@ impl Guest {
             return Some(end);
         }
         if installer::argument(&kernel_line, "inst.rescue").is_some() {
-            self.say(["Starting installer, one moment...", "Please press ENTER to get a shell:"]);
+            self.say([
+                "Starting installer, one moment...",
+                "Please press ENTER to get a shell:",
+            ]);
             self.enter(GuestState::Rescue);
             return Some(std::future::pending().await);
         }
@@ -414,7 +452,10 @@ impl Guest {
             let panic = "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00007f00";
             return Some(self.panic(&[complaint, panic.to_owned()]).await);
         }
-        if self.strike(|kind| matches!(kind, FaultKind::KernelPanic).then_some(())).is_some() {
+        if self
+            .strike(|kind| matches!(kind, FaultKind::KernelPanic).then_some(()))
+            .is_some()
+        {
             let line = "Kernel panic - not syncing: Fatal exception in interrupt";
             return Some(self.panic(&[line.to_owned()]).await);
         }
@@ -431,8 +472,14 @@ impl Guest {
         self.enter(GuestState::Menu);
         let countdown = if self.clock.is_instant() {
             let launch = self.launch.clone();
-            let unattended = tokio::task::spawn_blocking(move || installer::has_oemdrv(&launch)).await.unwrap_or(false);
-            if unattended { Duration::ZERO } else { options.instant_menu_wait }
+            let unattended = tokio::task::spawn_blocking(move || installer::has_oemdrv(&launch))
+                .await
+                .unwrap_or(false);
+            if unattended {
+                Duration::ZERO
+            } else {
+                options.instant_menu_wait
+            }
         } else {
             self.clock.host(options.durations.menu_timeout)
         };
@@ -441,7 +488,9 @@ impl Guest {
             () = self.clock.sleep_host(countdown) => None,
             key = keys.recv() => key,
         };
-        let Some(mut key) = first else { return Menu::default_choice(medium) };
+        let Some(mut key) = first else {
+            return Menu::default_choice(medium);
+        };
         // A key was typed: the countdown is over for good (FACTS 83).
         loop {
             let before = menu.screen();
@@ -459,9 +508,15 @@ impl Guest {
         }
     }
 
-    async fn run_installer(self: &Arc<Self>, medium: &Medium, kernel_line: &str, keys: &mut mpsc::UnboundedReceiver<Key>) -> End {
+    async fn run_installer(
+        self: &Arc<Self>,
+        medium: &Medium,
+        kernel_line: &str,
+        keys: &mut mpsc::UnboundedReceiver<Key>,
+    ) -> End {
         let options = &self.shared.options;
-        let stage2 = installer::argument(kernel_line, "inst.stage2").or_else(|| installer::argument(kernel_line, "inst.repo"));
+        let stage2 =
+            installer::argument(kernel_line, "inst.stage2").or_else(|| installer::argument(kernel_line, "inst.repo"));
         if stage2 != Some(&format!("hd:LABEL={}", medium.label)) && stage2 != Some("cdrom") {
             let wanted = stage2.unwrap_or("nothing (no inst.stage2)");
             return self
@@ -473,10 +528,24 @@ impl Guest {
                 .await;
         }
         if installer::argument(kernel_line, "rd.live.check").is_some() {
-            self.work(options.durations.media_check, Some((&medium.slot, INSTALLER_READS)), None).await;
-            self.say(["Checking: 100.0%", "The media check is complete, the result is: PASS.", "It is OK to use this media."]);
+            self.work(
+                options.durations.media_check,
+                Some((&medium.slot, INSTALLER_READS)),
+                None,
+            )
+            .await;
+            self.say([
+                "Checking: 100.0%",
+                "The media check is complete, the result is: PASS.",
+                "It is OK to use this media.",
+            ]);
         }
-        self.work(options.durations.installer_boot, Some((&medium.slot, INSTALLER_READS)), None).await;
+        self.work(
+            options.durations.installer_boot,
+            Some((&medium.slot, INSTALLER_READS)),
+            None,
+        )
+        .await;
         let found = match installer::find_kickstart(&self.launch, kernel_line).await {
             Ok(found) => found,
             Err(lines) => {
@@ -489,19 +558,28 @@ impl Guest {
             record.kickstart_source = Some(found.source.clone());
             record.kickstart_text = Some(found.text.clone());
         }
-        self.say([format!("Starting installer, one moment...\nanaconda 34.25 for {} started.", medium.os())]);
+        self.say([format!(
+            "Starting installer, one moment...\nanaconda 34.25 for {} started.",
+            medium.os()
+        )]);
         let plan = match installer::plan(&self.launch, medium, kernel_line, found.as_ref()) {
             Ok(plan) => plan,
             Err(Stuck::Failed(lines)) => return self.fail(lines).await,
             Err(Stuck::Waits(questions)) => {
                 self.say(questions.iter().map(|question| format!("[!] {question}")));
-                self.say(["Please make a selection from the above ['b' to begin installation, 'q' to quit, 'r' to refresh]:"]);
+                self.say([
+                    "Please make a selection from the above ['b' to begin installation, 'q' to quit, 'r' to refresh]:",
+                ]);
                 self.enter(GuestState::InstallerWaits);
                 return self.wait_for_power().await;
             }
         };
         self.enter(GuestState::Installing);
-        self.say(["Creating disklabel", "Creating xfs", "Starting package installation process"]);
+        self.say([
+            "Creating disklabel",
+            "Creating xfs",
+            "Starting package installation process",
+        ]);
         let half = options.durations.install / 2;
         let (slot, path) = &plan.disk;
         let ending = tokio::select! {
@@ -516,7 +594,9 @@ impl Guest {
             _ => None,
         });
         if let Some(message) = fault {
-            return self.fail(vec!["An unknown error has occured".to_owned(), message]).await;
+            return self
+                .fail(vec!["An unknown error has occured".to_owned(), message])
+                .await;
         }
         self.work(half, None, Some((slot, PACKAGE_WRITES / 4))).await;
         self.say(["Configuring installed system", "Running post-installation scripts"]);
@@ -583,12 +663,17 @@ impl Guest {
     fn acpi(&self) {
         match self.state() {
             GuestState::Running => {
-                let ignored = self.strike(|kind| matches!(kind, FaultKind::IgnoresAcpi).then_some(())).is_some();
+                let ignored = self
+                    .strike(|kind| matches!(kind, FaultKind::IgnoresAcpi).then_some(()))
+                    .is_some();
                 if !ignored && let Some(live) = &self.machine().live {
                     live.host.request_power(Power::Off);
                 }
             }
-            GuestState::InstallerWaits | GuestState::InstallerFailed | GuestState::InstallerDone | GuestState::Installing => {
+            GuestState::InstallerWaits
+            | GuestState::InstallerFailed
+            | GuestState::InstallerDone
+            | GuestState::Installing => {
                 self.installer_power.notify_one();
             }
             _ => {}
@@ -619,7 +704,12 @@ impl Guest {
         if let Some(end) = self.fatal_start(system.major).await {
             return end;
         }
-        self.work(durations.boot, Some((&disk.slot, BOOT_READS)), Some((&disk.slot, BOOT_WRITES))).await;
+        self.work(
+            durations.boot,
+            Some((&disk.slot, BOOT_READS)),
+            Some((&disk.slot, BOOT_WRITES)),
+        )
+        .await;
         if system.first_boot() {
             self.say(["systemd[1]: Detected first boot."]);
         }
@@ -646,7 +736,9 @@ impl Guest {
             record.state = GuestState::Running;
         }
         self.say([format!("{os} {release}\n\n{hostname} login:")]);
-        let wish = self.services(&host, reserved.map(|(_, socket)| socket), &cancel, &mut powered).await;
+        let wish = self
+            .services(&host, reserved.map(|(_, socket)| socket), &cancel, &mut powered)
+            .await;
         self.say([format!("systemd-shutdown[1]: {wish:?}")]);
         self.enter(GuestState::ShuttingDown);
         tokio::time::sleep(LAST_WORDS).await;
@@ -704,7 +796,9 @@ impl Guest {
                         server.cancel();
                     }
                     // The address stays the guest's while its sshd is down.
-                    socket = host.address.and_then(|address| sshd::reserve(SocketAddrV4::new(address, self.shared.ssh_port)).ok());
+                    socket = host
+                        .address
+                        .and_then(|address| sshd::reserve(SocketAddrV4::new(address, self.shared.ssh_port)).ok());
                 }
                 _ => {}
             }
@@ -726,7 +820,12 @@ impl Guest {
         }
     }
 
-    fn start_sshd(&self, host: &Arc<Host>, socket: &mut Option<TcpSocket>, cancel: &CancellationToken) -> Option<CancellationToken> {
+    fn start_sshd(
+        &self,
+        host: &Arc<Host>,
+        socket: &mut Option<TcpSocket>,
+        cancel: &CancellationToken,
+    ) -> Option<CancellationToken> {
         let listener = socket.take()?.listen(64);
         let listener = match listener {
             Ok(listener) => listener,
@@ -758,11 +857,18 @@ impl Guest {
             return Err(AgentError::NotRunning);
         }
         let mut machine = self.machine();
-        let live = machine.live.as_mut().filter(|live| live.agent_ready).ok_or(AgentError::NotRunning)?;
+        let live = machine
+            .live
+            .as_mut()
+            .filter(|live| live.agent_ready)
+            .ok_or(AgentError::NotRunning)?;
         if !live.host.system().is_active("qemu-guest-agent.service") {
             return Err(AgentError::NotRunning);
         }
-        let nic = Nic { mac: firmware::mac(&self.launch.config), prefix: super::engine::NETWORK_PREFIX };
+        let nic = Nic {
+            mac: firmware::mac(&self.launch.config),
+            prefix: super::engine::NETWORK_PREFIX,
+        };
         let host = Arc::clone(&live.host);
         let cancel = live.cancel.clone();
         live.agent.command(&host, &nic, command, arguments, |program| {
@@ -836,7 +942,12 @@ impl Guest {
         if let Some(activity) = &machine.activity {
             activity.add_to(&mut drive_bytes, false);
         }
-        let configured = self.launch.config.get("memory").and_then(|text| text.parse::<u64>().ok()).unwrap_or(512);
+        let configured = self
+            .launch
+            .config
+            .get("memory")
+            .and_then(|text| text.parse::<u64>().ok())
+            .unwrap_or(512);
         Running {
             pid: self.pid,
             uptime_s: self.began.elapsed().as_secs(),

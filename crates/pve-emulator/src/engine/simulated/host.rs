@@ -90,14 +90,23 @@ impl Host {
 
     /// Notes that a script begins; its number for [`Host::script_ended`].
     pub(super) fn script_began(&self, run: ScriptRun) -> usize {
-        self.system().runs.push(RunNote { script: run.name.clone(), exit_code: None });
+        self.system().runs.push(RunNote {
+            script: run.name.clone(),
+            exit_code: None,
+        });
         let mut record = lock(&self.record);
         record.script_runs.push(run);
         record.script_runs.len() - 1
     }
 
     pub(super) fn script_ended(&self, number: usize, exit_code: i32) {
-        if let Some(note) = self.system().runs.iter_mut().rev().find(|note| note.exit_code.is_none()) {
+        if let Some(note) = self
+            .system()
+            .runs
+            .iter_mut()
+            .rev()
+            .find(|note| note.exit_code.is_none())
+        {
             note.exit_code = Some(exit_code);
         }
         if let Some(run) = lock(&self.record).script_runs.get_mut(number) {
@@ -113,8 +122,15 @@ pub(super) fn login_environment(user: &str, home: &str, shell: &str) -> BTreeMap
     } else {
         "/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin"
     };
-    [("USER", user), ("LOGNAME", user), ("HOME", home), ("SHELL", shell), ("PATH", path), ("LANG", "en_US.UTF-8")]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+    [
+        ("USER", user),
+        ("LOGNAME", user),
+        ("HOME", home),
+        ("SHELL", shell),
+        ("PATH", path),
+        ("LANG", "en_US.UTF-8"),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect()
 }

@@ -29,7 +29,9 @@ async fn get_with_redirects(url: &str) -> Result<Vec<u8>, String> {
         match get_one(&url).await? {
             Answer::Body(body) => return Ok(body),
             Answer::Redirect(to) => {
-                url = url.join(&to).map_err(|_| "curl: (3) URL using bad/illegal format or missing URL".to_owned())?;
+                url = url
+                    .join(&to)
+                    .map_err(|_| "curl: (3) URL using bad/illegal format or missing URL".to_owned())?;
             }
         }
     }
@@ -56,7 +58,9 @@ async fn get_one(url: &Url) -> Result<Answer, String> {
         }
     })?;
     let lost = |error: hyper::Error| format!("curl: (56) Failure when receiving data from the peer: {error}");
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(lost)?;
     let request = http::Request::get(&url[url::Position::BeforePath..url::Position::AfterQuery])
         .header(http::header::HOST, format!("{host}:{port}"))
         // Anaconda's dracut module sends what it knows of the machine only when asked; the plain name is curl's.
@@ -68,12 +72,18 @@ async fn get_one(url: &Url) -> Result<Answer, String> {
         let response = sender.send_request(request).await.map_err(lost)?;
         let status = response.status();
         if status.is_redirection()
-            && let Some(to) = response.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok())
+            && let Some(to) = response
+                .headers()
+                .get(http::header::LOCATION)
+                .and_then(|value| value.to_str().ok())
         {
             return Ok(Answer::Redirect(to.to_owned()));
         }
         if !status.is_success() {
-            return Err(format!("curl: (22) The requested URL returned error: {}", status.as_u16()));
+            return Err(format!(
+                "curl: (22) The requested URL returned error: {}",
+                status.as_u16()
+            ));
         }
         let body = Limited::new(response.into_body(), MAX_BODY)
             .collect()
@@ -137,8 +147,23 @@ mod tests {
         let (port, _task) = serve(vec!["HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".into()]).await;
         let error = get(&format!("http://127.0.0.1:{port}/a")).await.unwrap_err();
         assert_eq!(error, "curl: (22) The requested URL returned error: 404");
-        assert!(get("https://127.0.0.1/ks.cfg").await.unwrap_err().contains("not supported"));
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        assert!(get(&format!("http://127.0.0.1:{free}/")).await.unwrap_err().contains("Connection refused"));
+        assert!(
+            get("https://127.0.0.1/ks.cfg")
+                .await
+                .unwrap_err()
+                .contains("not supported")
+        );
+        let free = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        assert!(
+            get(&format!("http://127.0.0.1:{free}/"))
+                .await
+                .unwrap_err()
+                .contains("Connection refused")
+        );
     }
 }

@@ -38,7 +38,9 @@ pub(super) struct Found {
 /// What the installer does when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
-    Reboot { eject: bool },
+    Reboot {
+        eject: bool,
+    },
     PowerOff,
     Halt,
     /// Waits for Enter.
@@ -72,7 +74,10 @@ pub(super) fn has_oemdrv(launch: &Launch) -> bool {
 
 fn volume(drives: &[Drive], label: &str) -> Option<IsoFile> {
     // blkid compares labels as they are; an ISO's are mostly capitals.
-    drives.iter().filter_map(|drive| IsoFile::open(&drive.path).ok()).find(|iso| iso.label() == label)
+    drives
+        .iter()
+        .filter_map(|drive| IsoFile::open(&drive.path).ok())
+        .find(|iso| iso.label() == label)
 }
 
 /// Looks for the kickstart where the kernel line says, or on a volume `OEMDRV`; `None` if there is none.
@@ -104,7 +109,10 @@ pub(super) async fn find_kickstart(launch: &Launch, kernel_line: &str) -> Result
         blocking(move || from_drives(&drives, &wanted)).await
     };
     match bytes {
-        Ok(bytes) => Ok(Some(Found { source, text: String::from_utf8_lossy(&bytes).into_owned() })),
+        Ok(bytes) => Ok(Some(Found {
+            source,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        })),
         Err(why) => Err(unfetched(&source, &why)),
     }
 }
@@ -131,8 +139,14 @@ fn from_drives(drives: &[Drive], source: &str) -> Result<Vec<u8>, String> {
         ("hd" | "cdrom", device) if device.starts_with("LABEL=") => volume(drives, &device[6..]).into_iter().collect(),
         ("cdrom", "") => cdroms().filter_map(|drive| IsoFile::open(&drive.path).ok()).collect(),
         ("hd" | "cdrom", device) => {
-            let number = base_name(device).strip_prefix("sr").and_then(|number| number.parse::<usize>().ok());
-            number.and_then(|number| cdroms().nth(number)).and_then(|drive| IsoFile::open(&drive.path).ok()).into_iter().collect()
+            let number = base_name(device)
+                .strip_prefix("sr")
+                .and_then(|number| number.parse::<usize>().ok());
+            number
+                .and_then(|number| cdroms().nth(number))
+                .and_then(|drive| IsoFile::open(&drive.path).ok())
+                .into_iter()
+                .collect()
         }
         _ => return Err(format!("unknown kickstart source {source}")),
     };
@@ -165,13 +179,20 @@ pub(super) fn plan(launch: &Launch, medium: &Medium, kernel_line: &str, found: O
     };
     let kickstart = kickstart::parse(&found.text).map_err(|error| {
         Stuck::Failed(vec![
-            format!("The following problem occurred on line {} of the kickstart file:", error.line),
+            format!(
+                "The following problem occurred on line {} of the kickstart file:",
+                error.line
+            ),
             String::new(),
             error.message,
         ])
     })?;
     let disk = choose_disk(launch, &kickstart)?;
-    let mut questions: Vec<String> = kickstart.questions(medium.kind != "boot").into_iter().map(str::to_owned).collect();
+    let mut questions: Vec<String> = kickstart
+        .questions(medium.kind != "boot")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
     let networked = mac(&launch.config).is_some();
     if kickstart.has(&["url", "nfs"]) && !networked {
         questions.push("Installation source (the repository cannot be reached: no network device)".to_owned());
@@ -188,15 +209,24 @@ pub(super) fn plan(launch: &Launch, medium: &Medium, kernel_line: &str, found: O
     }
     let system = install(&kickstart, medium);
     let at_end = at_end(&kickstart);
-    Ok(Plan { kickstart, system, disk, at_end })
+    Ok(Plan {
+        kickstart,
+        system,
+        disk,
+        at_end,
+    })
 }
 
 fn at_end(kickstart: &Kickstart) -> AtEnd {
-    let last = kickstart.commands.iter().rev().find(|command| {
-        matches!(command.name.as_str(), "reboot" | "poweroff" | "shutdown" | "halt")
-    });
+    let last = kickstart
+        .commands
+        .iter()
+        .rev()
+        .find(|command| matches!(command.name.as_str(), "reboot" | "poweroff" | "shutdown" | "halt"));
     match last.map(|command| (command.name.as_str(), command)) {
-        Some(("reboot", command)) => AtEnd::Reboot { eject: command.flag("eject") },
+        Some(("reboot", command)) => AtEnd::Reboot {
+            eject: command.flag("eject"),
+        },
         Some(("halt", _)) => AtEnd::Halt,
         Some(_) => AtEnd::PowerOff,
         None => AtEnd::Wait,
@@ -216,14 +246,20 @@ fn choose_disk(launch: &Launch, kickstart: &Kickstart) -> Result<(String, PathBu
     ] {
         for given in kickstart.all(command) {
             for value in options.iter().filter_map(|option| given.option(option)) {
-                let wanted: Vec<&str> = value.split(',').map(|name| name.strip_prefix("/dev/").unwrap_or(name)).collect();
+                let wanted: Vec<&str> = value
+                    .split(',')
+                    .map(|name| name.strip_prefix("/dev/").unwrap_or(name))
+                    .collect();
                 let unknown = wanted.iter().find(|name| {
                     // Names with a pattern or a by-id path are matched by the kernel's own means.
                     !name.contains(['*', '/']) && !names.iter().any(|(_, known)| known == *name)
                 });
                 if let Some(unknown) = unknown {
                     return Err(Stuck::Failed(vec![
-                        format!("The following problem occurred on line {} of the kickstart file:", given.line),
+                        format!(
+                            "The following problem occurred on line {} of the kickstart file:",
+                            given.line
+                        ),
                         String::new(),
                         format!("Disk \"{unknown}\" given in {command} command does not exist."),
                     ]));
@@ -232,7 +268,10 @@ fn choose_disk(launch: &Launch, kickstart: &Kickstart) -> Result<(String, PathBu
             }
         }
     }
-    let chosen = names.iter().find(|(_, name)| only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name || wanted.contains(['*', '/']))));
+    let chosen = names.iter().find(|(_, name)| {
+        only.as_ref()
+            .is_none_or(|only| only.iter().any(|wanted| wanted == name || wanted.contains(['*', '/'])))
+    });
     let drive = chosen.and_then(|(slot, _)| launch.drives.iter().find(|drive| drive.slot == *slot));
     match drive {
         Some(drive) => Ok((drive.slot.clone(), drive.path.clone())),
@@ -248,7 +287,12 @@ fn missing_packages(kickstart: &Kickstart, medium: &Medium, networked: bool) -> 
     if remote || ignore || medium.kind != "minimal" {
         return None;
     }
-    let missing: Vec<&str> = packages.included.iter().map(String::as_str).filter(|name| packages::is_in_appstream(name)).collect();
+    let missing: Vec<&str> = packages
+        .included
+        .iter()
+        .map(String::as_str)
+        .filter(|name| packages::is_in_appstream(name))
+        .collect();
     (!missing.is_empty()).then(|| {
         format!("The following packages, groups or modules are missing: {}. Would you like to ignore this and continue with installation?", missing.join(", "))
     })
@@ -277,7 +321,12 @@ fn install(kickstart: &Kickstart, medium: &Medium) -> System {
     }
     for command in kickstart.all("services") {
         for (option, enabled) in [("disabled", false), ("enabled", true)] {
-            for name in command.option(option).unwrap_or_default().split(',').filter(|name| !name.trim().is_empty()) {
+            for name in command
+                .option(option)
+                .unwrap_or_default()
+                .split(',')
+                .filter(|name| !name.trim().is_empty())
+            {
                 let unit = System::unit_name(name.trim());
                 // systemctl in the installer complains about a unit that is not there; the install goes on.
                 if system.has_unit(&unit) || unit == "sshd.service" && system.packages.contains("openssh-server") {
@@ -293,21 +342,44 @@ fn install(kickstart: &Kickstart, medium: &Medium) -> System {
         system.unit_mut("firewalld.service").enabled = false;
     }
     if let Some(command) = kickstart.command("selinux") {
-        let mode = ["permissive", "disabled"].into_iter().find(|mode| command.flag(mode)).unwrap_or("enforcing");
-        system.files.put("/etc/selinux/config", format!("SELINUX={mode}\nSELINUXTYPE=targeted\n"), 0o644);
+        let mode = ["permissive", "disabled"]
+            .into_iter()
+            .find(|mode| command.flag(mode))
+            .unwrap_or("enforcing");
+        system.files.put(
+            "/etc/selinux/config",
+            format!("SELINUX={mode}\nSELINUXTYPE=targeted\n"),
+            0o644,
+        );
     }
-    if let Some(zone) = kickstart.command("timezone").and_then(|command| command.positional(&["ntpservers"]).first().map(|zone| (*zone).to_owned())) {
-        system.files.insert("/etc/localtime".to_owned(), super::files::Kind::Link(format!("../usr/share/zoneinfo/{zone}")), 0o777, "root");
+    if let Some(zone) = kickstart.command("timezone").and_then(|command| {
+        command
+            .positional(&["ntpservers"])
+            .first()
+            .map(|zone| (*zone).to_owned())
+    }) {
+        system.files.insert(
+            "/etc/localtime".to_owned(),
+            super::files::Kind::Link(format!("../usr/share/zoneinfo/{zone}")),
+            0o777,
+            "root",
+        );
     }
     if let Some(lang) = kickstart.command("lang").and_then(|command| command.args.first()) {
-        system.files.put("/etc/locale.conf", format!("LANG=\"{lang}\"\n"), 0o644);
+        system
+            .files
+            .put("/etc/locale.conf", format!("LANG=\"{lang}\"\n"), 0o644);
     }
     system
 }
 
 fn users(kickstart: &Kickstart, system: &mut System) {
     let hashed = |command: &kickstart::Command, password: &str| {
-        if command.flag("iscrypted") { password.to_owned() } else { crypt::hash(password) }
+        if command.flag("iscrypted") {
+            password.to_owned()
+        } else {
+            crypt::hash(password)
+        }
     };
     if let Some(command) = kickstart.command("rootpw") {
         if let Some(password) = command.positional(&[]).first() {
@@ -317,12 +389,22 @@ fn users(kickstart: &Kickstart, system: &mut System) {
         }
         if command.flag("allow-ssh") {
             // The file Anaconda itself writes.
-            system.files.put("/etc/ssh/sshd_config.d/01-permitrootlogin.conf", "PermitRootLogin yes\n", 0o600);
+            system.files.put(
+                "/etc/ssh/sshd_config.d/01-permitrootlogin.conf",
+                "PermitRootLogin yes\n",
+                0o600,
+            );
         }
     }
     for command in kickstart.all("user") {
         let Some(name) = command.option("name") else { continue };
-        let groups: Vec<&str> = command.option("groups").unwrap_or_default().split(',').map(str::trim).filter(|group| !group.is_empty()).collect();
+        let groups: Vec<&str> = command
+            .option("groups")
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|group| !group.is_empty())
+            .collect();
         system.add_user(name, &groups, command.option("shell").unwrap_or("/bin/bash"));
         if let Some(password) = command.option("password") {
             let lock = if command.flag("lock") { "!" } else { "" };
@@ -330,7 +412,9 @@ fn users(kickstart: &Kickstart, system: &mut System) {
         }
     }
     for command in kickstart.all("sshkey") {
-        let Some(user) = command.option("username") else { continue };
+        let Some(user) = command.option("username") else {
+            continue;
+        };
         for key in command.positional(&["username"]) {
             system.authorise_key(user, key);
         }
@@ -345,9 +429,15 @@ pub(super) async fn run_post(kickstart: &Kickstart, host: &Arc<Host>) -> Result<
         let (code, output) = run_section(script, host).await;
         console.extend(output.lines().map(str::to_owned));
         if code != 0 {
-            console.push(format!("%post script on line {} failed with exit code {code}", script.line));
+            console.push(format!(
+                "%post script on line {} failed with exit code {code}",
+                script.line
+            ));
             if script.has("--erroronfail") {
-                let mut lines = vec![format!("There was an error running the kickstart script at line {}. This is a fatal error and installation will be aborted. The details of this error are:", script.line)];
+                let mut lines = vec![format!(
+                    "There was an error running the kickstart script at line {}. This is a fatal error and installation will be aborted. The details of this error are:",
+                    script.line
+                )];
                 lines.extend(output.lines().map(str::to_owned));
                 return Err(lines);
             }
@@ -357,7 +447,11 @@ pub(super) async fn run_post(kickstart: &Kickstart, host: &Arc<Host>) -> Result<
 }
 
 async fn run_section(script: &Script, host: &Arc<Host>) -> (i32, String) {
-    let interpreter = script.options.iter().skip_while(|option| *option != "--interpreter").nth(1);
+    let interpreter = script
+        .options
+        .iter()
+        .skip_while(|option| *option != "--interpreter")
+        .nth(1);
     if interpreter.is_some_and(|interpreter| !matches!(base_name(interpreter), "sh" | "bash")) {
         return (0, String::new());
     }
@@ -367,10 +461,16 @@ async fn run_section(script: &Script, host: &Arc<Host>) -> (i32, String) {
     } else {
         script.body.clone()
     };
-    let Some(shell) = Shell::login(host, "root") else { return (0, String::new()) };
+    let Some(shell) = Shell::login(host, "root") else {
+        return (0, String::new());
+    };
     let mut shell = shell.skipping_unknown();
     let (stdout, written) = Output::buffer();
-    let io = Io { stdin: Input::empty(), stderr: stdout.clone(), stdout };
+    let io = Io {
+        stdin: Input::empty(),
+        stderr: stdout.clone(),
+        stdout,
+    };
     let code = shell.run(&body, &io).await;
     let output = String::from_utf8_lossy(&super::host::lock(&written)).into_owned();
     if let Some(log) = script.options.iter().find_map(|option| option.strip_prefix("--log=")) {

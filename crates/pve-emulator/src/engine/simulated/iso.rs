@@ -69,7 +69,11 @@ impl<R: Read + Seek> Iso<R> {
             }
             match sector[0] {
                 1 => {
-                    label = Some(String::from_utf8_lossy(&sector[40..72]).trim_end_matches([' ', '\0']).to_owned());
+                    label = Some(
+                        String::from_utf8_lossy(&sector[40..72])
+                            .trim_end_matches([' ', '\0'])
+                            .to_owned(),
+                    );
                     trees.push((Names::Plain, root_of(&sector)?));
                 }
                 // The three escape sequences of Joliet's levels 1 to 3.
@@ -132,7 +136,9 @@ impl<R: Read + Seek> Iso<R> {
                 at = (at / SECTOR as usize + 1) * SECTOR as usize;
                 continue;
             }
-            let record = bytes.get(at..at + length).ok_or_else(|| invalid("directory record crosses its end"))?;
+            let record = bytes
+                .get(at..at + length)
+                .ok_or_else(|| invalid("directory record crosses its end"))?;
             at += length;
             let (names_of_record, extent) = read_record(names, record)?;
             if names_of_record.iter().any(|name| name.eq_ignore_ascii_case(wanted)) {
@@ -155,14 +161,22 @@ fn number(bytes: &[u8], at: usize) -> io::Result<u32> {
 
 fn root_of(descriptor: &[u8]) -> io::Result<Extent> {
     let record = descriptor.get(156..190).ok_or_else(|| invalid("short descriptor"))?;
-    Ok(Extent { sector: number(record, 2)?, bytes: number(record, 10)?, is_dir: true })
+    Ok(Extent {
+        sector: number(record, 2)?,
+        bytes: number(record, 10)?,
+        is_dir: true,
+    })
 }
 
 /// The names a directory record answers to, and where it points.
 fn read_record(names: Names, record: &[u8]) -> io::Result<(Vec<String>, Extent)> {
     let short = || invalid("short directory record");
     let flags = *record.get(25).ok_or_else(short)?;
-    let extent = Extent { sector: number(record, 2)?, bytes: number(record, 10)?, is_dir: flags & 2 != 0 };
+    let extent = Extent {
+        sector: number(record, 2)?,
+        bytes: number(record, 10)?,
+        is_dir: flags & 2 != 0,
+    };
     let name_length = usize::from(*record.get(32).ok_or_else(short)?);
     let name = record.get(33..33 + name_length).ok_or_else(short)?;
     if matches!(name, [0] | [1]) {
@@ -171,16 +185,26 @@ fn read_record(names: Names, record: &[u8]) -> io::Result<(Vec<String>, Extent)>
     let text = match names {
         Names::Plain => String::from_utf8_lossy(name).into_owned(),
         Names::Joliet => {
-            let units: Vec<u16> = name.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+            let units: Vec<u16> = name
+                .chunks_exact(2)
+                .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+                .collect();
             String::from_utf16_lossy(&units)
         }
     };
     // `KS.CFG;1` is version 1 of `KS.CFG`; a name without extension still ends in a dot.
-    let base = text.split(';').next().unwrap_or_default().trim_end_matches('.').to_owned();
+    let base = text
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.')
+        .to_owned();
     let mut found = vec![base];
     if names == Names::Plain {
         // The system use area begins on an even offset after the name.
-        let system_use = record.get(33 + name_length + (1 - name_length % 2)..).unwrap_or_default();
+        let system_use = record
+            .get(33 + name_length + (1 - name_length % 2)..)
+            .unwrap_or_default();
         if let Some(name) = rock_ridge_name(system_use) {
             found.push(name);
         }
@@ -205,4 +229,4 @@ fn rock_ridge_name(mut entries: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 #[path = "iso_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,13 +4,15 @@ use std::io::Cursor;
 use std::process::Command;
 use std::sync::Arc;
 
+use hadris_iso::joliet::JolietLevel;
+use hadris_iso::read::PathSeparator;
 use hadris_iso::write::options::{CreationFeatures, IsoFormatOptions};
 use hadris_iso::write::{File as IsoInput, InputFiles, IsoImageWriter};
 
 use super::*;
 
 /// A volume written by hand, plain names only.
-pub(crate) fn plain_volume(label: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(in crate::engine::simulated) fn plain_volume(label: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut image = vec![0_u8; 19 * 2048];
     let mut records = Vec::new();
     for name in [&[0_u8][..], &[1]] {
@@ -65,15 +67,33 @@ fn plain_names() {
 
 #[test]
 fn volumes_of_a_library() {
-    for features in [CreationFeatures::default(), CreationFeatures::with_rock_ridge(), CreationFeatures::with_joliet()] {
+    for features in [
+        CreationFeatures::default(),
+        CreationFeatures::rock_ridge(),
+        CreationFeatures::joliet(JolietLevel::Level3),
+        CreationFeatures::extensions(),
+    ] {
         let files = InputFiles {
-            path_separator: hadris_iso::read::PathSeparator::ForwardSlash,
-            files: vec![IsoInput::File { name: Arc::new("ks.cfg".into()), contents: b"lang en_US\n".to_vec() }],
+            path_separator: PathSeparator::ForwardSlash,
+            files: vec![IsoInput::File {
+                name: Arc::new("ks.cfg".into()),
+                contents: b"lang en_US\n".to_vec(),
+            }],
         };
-        let options = IsoFormatOptions { volume_name: "OEMDRV".into(), ..IsoFormatOptions::new("OEMDRV") };
-        let _ = features;
-        let mut image = Cursor::new(vec![0_u8; 2 << 20]);
-        IsoImageWriter::format_new(&mut image, files, options).unwrap();
+        let options = IsoFormatOptions {
+            volume_name: "OEMDRV".into(),
+            system_id: None,
+            volume_set_id: None,
+            publisher_id: None,
+            preparer_id: None,
+            application_id: None,
+            sector_size: 2048,
+            features,
+            path_separator: PathSeparator::ForwardSlash,
+            strict_charset: false,
+        };
+        let mut image = Cursor::new(vec![0_u8; 1 << 20]);
+        IsoImageWriter::create(&mut image, files, options).unwrap();
         let mut iso = Iso::new(image).unwrap();
         assert_eq!(iso.label(), "OEMDRV");
         assert_eq!(iso.read("/ks.cfg").unwrap().as_deref(), Some(&b"lang en_US\n"[..]));
@@ -82,7 +102,9 @@ fn volumes_of_a_library() {
 
 #[test]
 fn volumes_of_a_program() {
-    let Some(tool) = ["xorrisofs", "genisoimage", "mkisofs"].into_iter().find(|tool| Command::new(tool).arg("-version").output().is_ok())
+    let Some(tool) = ["xorrisofs", "genisoimage", "mkisofs"]
+        .into_iter()
+        .find(|tool| Command::new(tool).arg("-version").output().is_ok())
     else {
         // No such program here: the volumes above have been read, this one cannot be made.
         return;
@@ -94,12 +116,25 @@ fn volumes_of_a_program() {
     std::fs::write(tree.join("a_rather_long_file_name.cfg"), vec![b'x'; 5000]).unwrap();
     for flags in [&["-R"][..], &["-J"], &["-R", "-J"]] {
         let image = dir.path().join("out.iso");
-        let output = Command::new(tool).args(flags).args(["-V", "OEMDRV", "-quiet", "-o"]).arg(&image).arg(dir.path().join("tree")).output().unwrap();
+        let output = Command::new(tool)
+            .args(flags)
+            .args(["-V", "OEMDRV", "-quiet", "-o"])
+            .arg(&image)
+            .arg(dir.path().join("tree"))
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let mut iso = IsoFile::open(&image).unwrap();
         assert_eq!(iso.label(), "OEMDRV");
-        assert_eq!(iso.read("/ks.cfg").unwrap().as_deref(), Some(&b"root file\n"[..]), "{flags:?}");
-        let long = iso.read("/sub/a_rather_long_file_name.cfg").unwrap().map(|bytes| bytes.len());
+        assert_eq!(
+            iso.read("/ks.cfg").unwrap().as_deref(),
+            Some(&b"root file\n"[..]),
+            "{flags:?}"
+        );
+        let long = iso
+            .read("/sub/a_rather_long_file_name.cfg")
+            .unwrap()
+            .map(|bytes| bytes.len());
         assert_eq!(long, Some(5000), "{flags:?}");
     }
 }

@@ -75,12 +75,67 @@ const NAMED: &[(&str, Key)] = &[
 
 /// QKeyCode names (QEMU, qapi/ui.json) that type nothing in a boot menu.
 const SILENT: &[&str] = &[
-    "unmapped", "pause", "print", "sysrq", "insert", "caps_lock", "num_lock", "scroll_lock", "menu", "compose", "stop",
-    "again", "props", "undo", "front", "copy", "open", "paste", "find", "cut", "lf", "help", "ro", "hiragana", "henkan",
-    "yen", "muhenkan", "katakanahiragana", "power", "sleep", "wake", "audionext", "audioprev", "audiostop", "audioplay",
-    "audiomute", "volumeup", "volumedown", "mediaselect", "mail", "calculator", "computer", "ac_home", "ac_back",
-    "ac_forward", "ac_refresh", "ac_bookmarks", "lang1", "lang2", "f13", "f14", "f15", "f16", "f17", "f18", "f19", "f20",
-    "f21", "f22", "f23", "f24",
+    "unmapped",
+    "pause",
+    "print",
+    "sysrq",
+    "insert",
+    "caps_lock",
+    "num_lock",
+    "scroll_lock",
+    "menu",
+    "compose",
+    "stop",
+    "again",
+    "props",
+    "undo",
+    "front",
+    "copy",
+    "open",
+    "paste",
+    "find",
+    "cut",
+    "lf",
+    "help",
+    "ro",
+    "hiragana",
+    "henkan",
+    "yen",
+    "muhenkan",
+    "katakanahiragana",
+    "power",
+    "sleep",
+    "wake",
+    "audionext",
+    "audioprev",
+    "audiostop",
+    "audioplay",
+    "audiomute",
+    "volumeup",
+    "volumedown",
+    "mediaselect",
+    "mail",
+    "calculator",
+    "computer",
+    "ac_home",
+    "ac_back",
+    "ac_forward",
+    "ac_refresh",
+    "ac_bookmarks",
+    "lang1",
+    "lang2",
+    "f13",
+    "f14",
+    "f15",
+    "f16",
+    "f17",
+    "f18",
+    "f19",
+    "f20",
+    "f21",
+    "f22",
+    "f23",
+    "f24",
 ];
 
 const SHIFT: &[&str] = &["shift", "shift_r"];
@@ -89,8 +144,12 @@ const ALT: &[&str] = &["alt", "alt_r", "altgr", "altgr_r"];
 const META: &[&str] = &["meta_l", "meta_r"];
 
 /// Set-1 scan codes of the letters, for QEMU's `0x1e` spelling.
-const SCAN_LETTERS: &[(u32, &str)] =
-    &[(0x10, "qwertyuiop"), (0x1e, "asdfghjkl"), (0x2c, "zxcvbnm"), (0x02, "1234567890")];
+const SCAN_LETTERS: &[(u32, &str)] = &[
+    (0x10, "qwertyuiop"),
+    (0x1e, "asdfghjkl"),
+    (0x2c, "zxcvbnm"),
+    (0x02, "1234567890"),
+];
 
 /// Reads one combination such as `ctrl-x`, `shift-a`, `ret` or `0x1e`.
 ///
@@ -160,7 +219,9 @@ fn single(name: &str) -> Option<(Key, Option<char>)> {
 
 fn scan_code(code: u32) -> (Key, Option<char>) {
     for (first, row) in SCAN_LETTERS {
-        let found = code.checked_sub(*first).and_then(|offset| row.chars().nth(offset as usize));
+        let found = code
+            .checked_sub(*first)
+            .and_then(|offset| row.chars().nth(offset as usize));
         if let Some(c) = found {
             return single(c.encode_utf8(&mut [0; 4])).unwrap_or((Key::Other, None));
         }
@@ -206,7 +267,15 @@ mod tests {
 
     #[test]
     fn unknown_names_are_refused_as_qemu_does() {
-        for (name, culprit) in [("A", "A"), ("nosuchkey", "nosuchkey"), ("", ""), ("a b", "a b"), ("a-bb", "bb"), ("f0", "f0"), ("f25", "f25")] {
+        for (name, culprit) in [
+            ("A", "A"),
+            ("nosuchkey", "nosuchkey"),
+            ("", ""),
+            ("a b", "a b"),
+            ("a-bb", "bb"),
+            ("f0", "f0"),
+            ("f25", "f25"),
+        ] {
             assert_eq!(parse(name), Err(format!("invalid parameter: {culprit}")), "{name:?}");
         }
     }

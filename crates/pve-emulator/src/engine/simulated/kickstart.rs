@@ -62,12 +62,69 @@ pub(super) struct KickstartError {
 
 /// Commands of RHEL 9's grammar (pykickstart, `handlers/rhel9.py`).
 const COMMANDS: &[&str] = &[
-    "authselect", "autopart", "bootloader", "btrfs", "cdrom", "clearpart", "cmdline", "driverdisk", "eula", "fcoe",
-    "firewall", "firstboot", "graphical", "group", "halt", "harddrive", "hmc", "ignoredisk", "iscsi", "iscsiname",
-    "keyboard", "lang", "liveimg", "logging", "logvol", "mediacheck", "module", "mount", "network", "nfs", "nvdimm",
-    "ostreesetup", "part", "partition", "poweroff", "raid", "realm", "reboot", "repo", "reqpart", "rescue", "rhsm",
-    "rootpw", "selinux", "services", "shutdown", "skipx", "snapshot", "sshkey", "sshpw", "syspurpose", "text",
-    "timesource", "timezone", "updates", "url", "user", "vnc", "volgroup", "xconfig", "zerombr", "zfcp", "zipl",
+    "authselect",
+    "autopart",
+    "bootloader",
+    "btrfs",
+    "cdrom",
+    "clearpart",
+    "cmdline",
+    "driverdisk",
+    "eula",
+    "fcoe",
+    "firewall",
+    "firstboot",
+    "graphical",
+    "group",
+    "halt",
+    "harddrive",
+    "hmc",
+    "ignoredisk",
+    "iscsi",
+    "iscsiname",
+    "keyboard",
+    "lang",
+    "liveimg",
+    "logging",
+    "logvol",
+    "mediacheck",
+    "module",
+    "mount",
+    "network",
+    "nfs",
+    "nvdimm",
+    "ostreesetup",
+    "part",
+    "partition",
+    "poweroff",
+    "raid",
+    "realm",
+    "reboot",
+    "repo",
+    "reqpart",
+    "rescue",
+    "rhsm",
+    "rootpw",
+    "selinux",
+    "services",
+    "shutdown",
+    "skipx",
+    "snapshot",
+    "sshkey",
+    "sshpw",
+    "syspurpose",
+    "text",
+    "timesource",
+    "timezone",
+    "updates",
+    "url",
+    "user",
+    "vnc",
+    "volgroup",
+    "xconfig",
+    "zerombr",
+    "zfcp",
+    "zipl",
 ];
 
 /// Accepted for old files' sake, with a warning.
@@ -87,7 +144,9 @@ pub(super) fn parse(text: &str) -> Result<Kickstart, KickstartError> {
         }
         let fail = |message: String| KickstartError { line: number, message };
         let words = words(trimmed).map_err(|what| fail(what.to_owned()))?;
-        let Some((name, args)) = words.split_first() else { continue };
+        let Some((name, args)) = words.split_first() else {
+            continue;
+        };
         if let Some(section) = name.strip_prefix('%') {
             match section {
                 "include" | "ksappend" => {
@@ -109,7 +168,11 @@ pub(super) fn parse(text: &str) -> Result<Kickstart, KickstartError> {
             }
             kickstart.section(number, section, args, &body).map_err(fail)?;
         } else if COMMANDS.contains(&name.as_str()) || DEPRECATED.contains(&name.as_str()) {
-            kickstart.commands.push(Command { line: number, name: name.clone(), args: args.to_vec() });
+            kickstart.commands.push(Command {
+                line: number,
+                name: name.clone(),
+                args: args.to_vec(),
+            });
         } else {
             return Err(fail(format!("Unknown command: {name}")));
         }
@@ -142,7 +205,11 @@ impl Kickstart {
     fn section(&mut self, line: usize, name: &str, args: &[String], body: &[&str]) -> Result<(), String> {
         let when = match name {
             "packages" => {
-                let mut packages = Packages { line, options: args.to_vec(), ..Packages::default() };
+                let mut packages = Packages {
+                    line,
+                    options: args.to_vec(),
+                    ..Packages::default()
+                };
                 for entry in body {
                     let entry = entry.split(" #").next().unwrap_or_default().trim();
                     match entry.strip_prefix('-') {
@@ -150,7 +217,9 @@ impl Kickstart {
                         Some(excluded) => {
                             packages.excluded.insert(excluded.trim().to_owned());
                         }
-                        None => packages.included.push(entry.split(" --").next().unwrap_or(entry).trim().to_owned()),
+                        None => packages
+                            .included
+                            .push(entry.split(" --").next().unwrap_or(entry).trim().to_owned()),
                     }
                 }
                 self.packages = Some(packages);
@@ -164,7 +233,12 @@ impl Kickstart {
             "onerror" | "traceback" => When::OnError,
             other => return Err(format!("Unknown kickstart section: %{other}")),
         };
-        self.scripts.push(Script { line, when, options: args.to_vec(), body: body.join("\n") });
+        self.scripts.push(Script {
+            line,
+            when,
+            options: args.to_vec(),
+            body: body.join("\n"),
+        });
         Ok(())
     }
 
@@ -174,7 +248,9 @@ impl Kickstart {
     }
 
     pub(super) fn has(&self, names: &[&str]) -> bool {
-        self.commands.iter().any(|command| names.contains(&command.name.as_str()))
+        self.commands
+            .iter()
+            .any(|command| names.contains(&command.name.as_str()))
     }
 
     pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Command> {
@@ -203,7 +279,8 @@ impl Kickstart {
                 .any(|name| self.all(name).any(|command| command.args.iter().any(|arg| arg == "/")));
         need(storage, "Installation Destination (no autopart, and no part for /)");
         let admin = self.all("user").any(|user| {
-            user.option("groups").is_some_and(|groups| groups.split(',').any(|group| group == "wheel"))
+            user.option("groups")
+                .is_some_and(|groups| groups.split(',').any(|group| group == "wheel"))
         });
         need(admin || self.command("rootpw").is_some(), "Root password (no rootpw)");
         missing
@@ -215,7 +292,9 @@ impl Command {
     pub(super) fn option(&self, name: &str) -> Option<&str> {
         let mut args = self.args.iter();
         while let Some(arg) = args.next() {
-            let Some(rest) = arg.strip_prefix("--").and_then(|arg| arg.strip_prefix(name)) else { continue };
+            let Some(rest) = arg.strip_prefix("--").and_then(|arg| arg.strip_prefix(name)) else {
+                continue;
+            };
             if let Some(value) = rest.strip_prefix('=') {
                 return Some(value);
             }
@@ -278,7 +357,10 @@ echo "%end is not here"
     fn reads_commands_and_sections() {
         let kickstart = parse(GOOD).unwrap();
         assert_eq!(kickstart.questions(true), Vec::<&str>::new());
-        assert_eq!(kickstart.command("network").unwrap().option("hostname"), Some("node one"));
+        assert_eq!(
+            kickstart.command("network").unwrap().option("hostname"),
+            Some("node one")
+        );
         let key = kickstart.command("sshkey").unwrap();
         assert_eq!(key.option("username"), Some("root"));
         assert_eq!(key.positional(&["username"]), ["ssh-ed25519 AAAA a b"]);
@@ -299,10 +381,21 @@ echo "%end is not here"
             ("%post\necho\n", 1, "Section %post does not end with %end."),
             ("%nonsense\n%end\n", 1, "Unknown kickstart section: %nonsense"),
             ("\nrootpw \"open\n", 2, "No closing quotation"),
-            ("%include /tmp/part\n", 1, "Unable to open input kickstart file: /tmp/part"),
+            (
+                "%include /tmp/part\n",
+                1,
+                "Unable to open input kickstart file: /tmp/part",
+            ),
             ("%end\n", 1, "Unknown command: %end"),
         ] {
-            assert_eq!(parse(text), Err(KickstartError { line, message: message.into() }), "{text:?}");
+            assert_eq!(
+                parse(text),
+                Err(KickstartError {
+                    line,
+                    message: message.into()
+                }),
+                "{text:?}"
+            );
         }
     }
 

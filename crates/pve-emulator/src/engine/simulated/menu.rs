@@ -57,12 +57,22 @@ const DEFAULT_ENTRY: usize = 1;
 impl Lists {
     fn new(medium: &Medium) -> Self {
         let os = medium.os();
-        let entry = |title: String, hotkey, label, action| Entry { title, hotkey, label, action };
+        let entry = |title: String, hotkey, label, action| Entry {
+            title,
+            hotkey,
+            label,
+            action,
+        };
         Self {
             stage2: format!("inst.stage2=hd:LABEL={}", medium.label),
             top: vec![
                 entry(format!("Install {os}"), 'i', "linux", Action::Boot("quiet")),
-                entry(format!("Test this media & install {os}"), 'm', "check", Action::Boot("rd.live.check quiet")),
+                entry(
+                    format!("Test this media & install {os}"),
+                    'm',
+                    "check",
+                    Action::Boot("rd.live.check quiet"),
+                ),
                 entry("Troubleshooting -->".to_owned(), 't', "", Action::Submenu),
             ],
             troubleshooting: vec![
@@ -72,7 +82,12 @@ impl Lists {
                     "text",
                     Action::Boot("nomodeset quiet"),
                 ),
-                entry(format!("Rescue a {os} system"), 'r', "rescue", Action::Boot("inst.rescue quiet")),
+                entry(
+                    format!("Rescue a {os} system"),
+                    'r',
+                    "rescue",
+                    Action::Boot("inst.rescue quiet"),
+                ),
                 entry("Boot from local drive".to_owned(), 'l', "local", Action::LocalDisk),
                 entry("Return to main menu".to_owned(), 'u', "", Action::Back),
             ],
@@ -83,7 +98,11 @@ impl Lists {
     }
 
     fn entries(&self) -> &[Entry] {
-        if self.in_submenu { &self.troubleshooting } else { &self.top }
+        if self.in_submenu {
+            &self.troubleshooting
+        } else {
+            &self.top
+        }
     }
 
     fn current(&self) -> &Entry {
@@ -97,7 +116,11 @@ impl Lists {
     /// Moves the selection; the lists do not wrap round.
     fn step(&mut self, down: bool) {
         let last = self.entries().len() - 1;
-        self.selected = if down { (self.selected + 1).min(last) } else { self.selected.saturating_sub(1) };
+        self.selected = if down {
+            (self.selected + 1).min(last)
+        } else {
+            self.selected.saturating_sub(1)
+        };
     }
 
     fn enter_submenu(&mut self, inside: bool) {
@@ -108,7 +131,11 @@ impl Lists {
     fn screen(&self) -> Vec<String> {
         let mut lines = vec![self.os.clone(), String::new()];
         for (number, entry) in self.entries().iter().enumerate() {
-            lines.push(format!("{} {}", if number == self.selected { '*' } else { ' ' }, entry.title));
+            lines.push(format!(
+                "{} {}",
+                if number == self.selected { '*' } else { ' ' },
+                entry.title
+            ));
         }
         lines
     }
@@ -134,7 +161,10 @@ impl Menu {
     pub(super) fn default_choice(medium: &Medium) -> Choice {
         let lists = Lists::new(medium);
         match lists.top[DEFAULT_ENTRY].action {
-            Action::Boot(extra) => Choice::Kernel { arguments: lists.arguments(extra), initrd: true },
+            Action::Boot(extra) => Choice::Kernel {
+                arguments: lists.arguments(extra),
+                initrd: true,
+            },
             _ => Choice::LocalDisk,
         }
     }
@@ -170,7 +200,10 @@ impl LineEditor {
     /// The given text with the cursor at its end.
     fn at_end(text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
-        Self { cursor: text.len(), text }
+        Self {
+            cursor: text.len(),
+            text,
+        }
     }
 
     fn text(&self) -> String {

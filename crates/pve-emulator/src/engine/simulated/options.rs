@@ -75,13 +75,21 @@ impl Fault {
     /// A fault that strikes every guest, always.
     #[must_use]
     pub fn always(kind: FaultKind) -> Self {
-        Self { vmid: None, times: None, kind }
+        Self {
+            vmid: None,
+            times: None,
+            kind,
+        }
     }
 
     /// A fault that strikes the first guest that meets it, once.
     #[must_use]
     pub fn once(kind: FaultKind) -> Self {
-        Self { vmid: None, times: Some(1), kind }
+        Self {
+            vmid: None,
+            times: Some(1),
+            kind,
+        }
     }
 
     /// The same fault for one guest only.

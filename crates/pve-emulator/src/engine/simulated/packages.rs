@@ -28,8 +28,17 @@ pub(super) fn unit(name: &str) -> Option<&'static str> {
 /// Whether a package lies in AppStream, which the minimal ISO does not carry.
 pub(super) fn is_in_appstream(name: &str) -> bool {
     const APPSTREAM: &[&str] = &[
-        "@guest-agents", "qemu-guest-agent", "cloud-init", "cloud-utils-growpart", "container-selinux", "git", "podman",
-        "openscap-scanner", "scap-security-guide", "NetworkManager-cloud-setup", "python3-pip",
+        "@guest-agents",
+        "qemu-guest-agent",
+        "cloud-init",
+        "cloud-utils-growpart",
+        "container-selinux",
+        "git",
+        "podman",
+        "openscap-scanner",
+        "scap-security-guide",
+        "NetworkManager-cloud-setup",
+        "python3-pip",
     ];
     APPSTREAM.contains(&name)
 }
@@ -39,7 +48,11 @@ pub(super) fn files(name: &str) -> &'static [(&'static str, &'static str, u32)] 
     match name {
         // Both halves of EL9's own policy: no exec, no file access.
         "qemu-guest-agent" => &[("/etc/sysconfig/qemu-ga", QEMU_GA, 0o644)],
-        "openssh-server" => &[("/etc/ssh/sshd_config.d/50-redhat.conf", "X11Forwarding yes\nUsePAM yes\n", 0o600)],
+        "openssh-server" => &[(
+            "/etc/ssh/sshd_config.d/50-redhat.conf",
+            "X11Forwarding yes\nUsePAM yes\n",
+            0o600,
+        )],
         "dnf" => &[("/usr/bin/dnf", "", 0o755)],
         _ => &[],
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use self::io::{Input, Io, Output};
+use self::io::Io;
 use self::syntax::Compound;
 use super::host::{Host, login_environment};
 use super::system::User;
@@ -92,13 +92,25 @@ impl Shell {
     pub(super) fn login(host: &Arc<Host>, user: &str) -> Option<Self> {
         let user = host.system().user(user)?;
         let environment = login_environment(&user.name, &user.home, &user.shell);
-        let cwd = if host.system().files.is_dir(&user.home) { user.home.clone() } else { "/".to_owned() };
+        let cwd = if host.system().files.is_dir(&user.home) {
+            user.home.clone()
+        } else {
+            "/".to_owned()
+        };
         Some(Self::with_environment(host, user, cwd, environment))
     }
 
     /// A shell with exactly this environment.
-    pub(super) fn with_environment(host: &Arc<Host>, user: User, cwd: String, environment: BTreeMap<String, String>) -> Self {
-        let vars = environment.into_iter().map(|(name, value)| (name, Variable { value, exported: true })).collect();
+    pub(super) fn with_environment(
+        host: &Arc<Host>,
+        user: User,
+        cwd: String,
+        environment: BTreeMap<String, String>,
+    ) -> Self {
+        let vars = environment
+            .into_iter()
+            .map(|(name, value)| (name, Variable { value, exported: true }))
+            .collect();
         Self {
             host: Arc::clone(host),
             user,
@@ -126,7 +138,11 @@ impl Shell {
 
     /// Adds variables to the environment.
     pub(super) fn export(&mut self, variables: BTreeMap<String, String>) {
-        self.vars.extend(variables.into_iter().map(|(name, value)| (name, Variable { value, exported: true })));
+        self.vars.extend(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name, Variable { value, exported: true })),
+        );
     }
 
     /// Interprets a command text; the exit code.
@@ -181,8 +197,9 @@ impl Shell {
     /// Everything a child process gets.
     fn environment(&self) -> BTreeMap<String, String> {
         let exported = self.vars.iter().filter(|(_, variable)| variable.exported);
-        let mut environment: BTreeMap<String, String> =
-            exported.map(|(name, variable)| (name.clone(), variable.value.clone())).collect();
+        let mut environment: BTreeMap<String, String> = exported
+            .map(|(name, variable)| (name.clone(), variable.value.clone()))
+            .collect();
         environment.insert("PWD".to_owned(), self.cwd.clone());
         environment
     }
@@ -204,11 +221,3 @@ mod tests;
 
 /// Boxed because commands call commands.
 type Running<'a> = BoxFuture<'a, Flow>;
-
-/// Streams for a run whose output is collected.
-#[cfg(test)]
-fn collecting(stdin: Input) -> (Io, Arc<std::sync::Mutex<Vec<u8>>>, Arc<std::sync::Mutex<Vec<u8>>>) {
-    let (stdout, out) = Output::buffer();
-    let (stderr, err) = Output::buffer();
-    (Io { stdin, stdout, stderr }, out, err)
-}

@@ -59,8 +59,16 @@ pub(super) async fn serve(listener: TcpListener, host: Arc<Host>, keys: Vec<Priv
         let _ = stream.set_nodelay(true);
         let (config, host, cancel) = (Arc::clone(&config), Arc::clone(&host), cancel.clone());
         tokio::spawn(async move {
-            let stream = Mortal { stream, end: Box::pin(cancel.clone().cancelled_owned()) };
-            let server = Server { host, cancel, user: None, channels: BTreeMap::new() };
+            let stream = Mortal {
+                stream,
+                end: Box::pin(cancel.clone().cancelled_owned()),
+            };
+            let server = Server {
+                host,
+                cancel,
+                user: None,
+                channels: BTreeMap::new(),
+            };
             match russh::server::run_stream(config, stream, server).await {
                 Ok(session) => {
                     if let Err(error) = session.await {
@@ -145,16 +153,29 @@ fn key_opens(system: &System, user: &str, key: &PublicKey) -> bool {
     }
     let file = format!("{}/.ssh/authorized_keys", account.home);
     // StrictModes: nobody else may be able to write the file or what it lies in.
-    let strict = [account.home.clone(), format!("{}/.ssh", account.home), file.clone()].iter().all(|path| {
-        system.files.get(path).is_ok_and(|node| node.mode & 0o022 == 0 && (node.owner == account.name || node.owner == "root"))
-    });
-    let is_file = system.files.get(&file).is_ok_and(|node| matches!(node.kind, Kind::File(_)));
+    let strict = [account.home.clone(), format!("{}/.ssh", account.home), file.clone()]
+        .iter()
+        .all(|path| {
+            system
+                .files
+                .get(path)
+                .is_ok_and(|node| node.mode & 0o022 == 0 && (node.owner == account.name || node.owner == "root"))
+        });
+    let is_file = system
+        .files
+        .get(&file)
+        .is_ok_and(|node| matches!(node.kind, Kind::File(_)));
     strict
         && is_file
         && system.files.text(&file).lines().any(|line| {
             // Options may stand before the key; the key begins at its type.
-            let start = ["ssh-", "ecdsa-", "sk-"].iter().filter_map(|kind| line.find(kind)).min();
-            start.and_then(|at| PublicKey::from_openssh(&line[at..]).ok()).is_some_and(|known| known.key_data() == key.key_data())
+            let start = ["ssh-", "ecdsa-", "sk-"]
+                .iter()
+                .filter_map(|kind| line.find(kind))
+                .min();
+            start
+                .and_then(|at| PublicKey::from_openssh(&line[at..]).ok())
+                .is_some_and(|known| known.key_data() == key.key_data())
         })
 }
 
@@ -167,7 +188,9 @@ fn password_opens(system: &System, user: &str, password: &str) -> bool {
     if user == "root" && sshd_option(system, "PermitRootLogin").as_deref() != Some("yes") {
         return false;
     }
-    system.password_hash(user).is_some_and(|hash| crypt::verify(password, &hash))
+    system
+        .password_hash(user)
+        .is_some_and(|hash| crypt::verify(password, &hash))
 }
 
 fn has_shell(shell: &str) -> bool {
@@ -199,7 +222,9 @@ impl Server {
         if channel.stdin.is_some() || channel.kill.is_some() {
             return session.channel_failure(id);
         }
-        let Some(mut shell) = Shell::login(&self.host, &user) else { return session.channel_failure(id) };
+        let Some(mut shell) = Shell::login(&self.host, &user) else {
+            return session.channel_failure(id);
+        };
         shell.export(std::mem::take(&mut channel.env));
         session.channel_success(id)?;
         let (stdin, receiver) = mpsc::channel(STDIN_MESSAGES);
@@ -263,7 +288,11 @@ async fn run(
     let _ = handle.eof(id).await;
     let _ = match end {
         Ok(code) => handle.exit_status_request(id, (code & 0xff).cast_unsigned()).await,
-        Err(signal) => handle.exit_signal_request(id, signal, false, String::new(), String::new()).await,
+        Err(signal) => {
+            handle
+                .exit_signal_request(id, signal, false, String::new(), String::new())
+                .await
+        }
     };
     let _ = handle.close(id).await;
 }
@@ -271,8 +300,16 @@ async fn run(
 impl Handler for Server {
     type Error = russh::Error;
 
-    async fn auth_publickey_offered(&mut self, user: &str, offer: russh::server::PublicKeyOffer<'_>) -> Result<Auth, Self::Error> {
-        Ok(if key_opens(&self.host.system(), user, offer.public_key) { Auth::Accept } else { Auth::reject() })
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: russh::server::PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        Ok(if key_opens(&self.host.system(), user, offer.public_key) {
+            Auth::Accept
+        } else {
+            Auth::reject()
+        })
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
@@ -291,13 +328,24 @@ impl Handler for Server {
         Ok(Auth::reject())
     }
 
-    async fn channel_open_session(&mut self, channel: Channel<Msg>, reply: ChannelOpenHandle, _session: &mut Session) -> Result<(), Self::Error> {
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut Session,
+    ) -> Result<(), Self::Error> {
         self.channels.insert(channel.id(), ServerChannel::default());
         reply.accept().await;
         Ok(())
     }
 
-    async fn env_request(&mut self, id: ChannelId, name: &str, value: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         // AcceptEnv of EL9 lets the locale through and nothing else.
         let accepted = name == "LANG" || name.starts_with("LC_") || name == "LANGUAGE" || name == "XMODIFIERS";
         match self.channels.get_mut(&id).filter(|_| accepted) {
@@ -332,7 +380,12 @@ impl Handler for Server {
         session.channel_success(id)
     }
 
-    async fn subsystem_request(&mut self, id: ChannelId, _name: &str, session: &mut Session) -> Result<(), Self::Error> {
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        _name: &str,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
         session.channel_failure(id)
     }
 
@@ -359,7 +412,12 @@ impl Handler for Server {
 
     async fn signal(&mut self, id: ChannelId, signal: Sig, _session: &mut Session) -> Result<(), Self::Error> {
         let deadly = matches!(signal, Sig::KILL | Sig::TERM | Sig::INT | Sig::HUP | Sig::QUIT);
-        if let Some(kill) = self.channels.get(&id).and_then(|channel| channel.kill.as_ref()).filter(|_| deadly) {
+        if let Some(kill) = self
+            .channels
+            .get(&id)
+            .and_then(|channel| channel.kill.as_ref())
+            .filter(|_| deadly)
+        {
             // A command that is over has nobody to kill.
             let _ = kill.send(signal);
         }

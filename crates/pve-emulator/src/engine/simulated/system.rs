@@ -67,29 +67,64 @@ impl System {
     pub(super) fn base(major: u32, release: &str) -> Self {
         let mut files = FileTree::default();
         for dir in [
-            "/boot", "/dev", "/etc/ssh/sshd_config.d", "/etc/sysconfig", "/etc/systemd/system", "/etc/selinux",
-            "/etc/rancher", "/etc/yum.repos.d", "/etc/NetworkManager/system-connections", "/etc/sudoers.d", "/home",
-            "/mnt", "/opt", "/proc/sys/kernel/random", "/run", "/srv", "/usr/bin", "/usr/sbin", "/usr/lib/systemd/system",
-            "/usr/lib64", "/usr/local/bin", "/usr/share", "/var/cache/dnf", "/var/lib/systemd", "/var/lib/rancher",
-            "/var/lib/cloud", "/var/log",
+            "/boot",
+            "/dev",
+            "/etc/ssh/sshd_config.d",
+            "/etc/sysconfig",
+            "/etc/systemd/system",
+            "/etc/selinux",
+            "/etc/rancher",
+            "/etc/yum.repos.d",
+            "/etc/NetworkManager/system-connections",
+            "/etc/sudoers.d",
+            "/home",
+            "/mnt",
+            "/opt",
+            "/proc/sys/kernel/random",
+            "/run",
+            "/srv",
+            "/usr/bin",
+            "/usr/sbin",
+            "/usr/lib/systemd/system",
+            "/usr/lib64",
+            "/usr/local/bin",
+            "/usr/share",
+            "/var/cache/dnf",
+            "/var/lib/systemd",
+            "/var/lib/rancher",
+            "/var/lib/cloud",
+            "/var/log",
         ] {
             files.make_dirs(dir, 0o755, "root");
         }
         for (path, mode) in [("/root", 0o550), ("/tmp", 0o1777), ("/var/tmp", 0o1777)] {
             files.insert(path.to_owned(), Kind::Dir, mode, "root");
         }
-        for (link, target) in [("/bin", "usr/bin"), ("/sbin", "usr/sbin"), ("/lib64", "usr/lib64"), ("/usr/bin/sh", "bash")] {
+        for (link, target) in [
+            ("/bin", "usr/bin"),
+            ("/sbin", "usr/sbin"),
+            ("/lib64", "usr/lib64"),
+            ("/usr/bin/sh", "bash"),
+        ] {
             files.insert(link.to_owned(), Kind::Link(target.to_owned()), 0o777, "root");
         }
         files.insert("/dev/null".to_owned(), Kind::Null, 0o666, "root");
         files.put("/usr/bin/bash", "", 0o755);
-        files.put("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:Kernel Overflow User:/:/sbin/nologin\n", 0o644);
+        files.put(
+            "/etc/passwd",
+            "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:Kernel Overflow User:/:/sbin/nologin\n",
+            0o644,
+        );
         files.put("/etc/group", "root:x:0:\nwheel:x:10:\nnobody:x:65534:\n", 0o644);
         // A locked root is what Anaconda leaves unless the kickstart says otherwise.
         files.put("/etc/shadow", "root:!::0:99999:7:::\nnobody:*::0:99999:7:::\n", 0o000);
         files.put("/etc/hostname", "localhost.localdomain\n", 0o644);
         files.put("/etc/machine-id", format!("{}\n", new_machine_id()), 0o444);
-        files.put("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n", 0o644);
+        files.put(
+            "/etc/selinux/config",
+            "SELINUX=enforcing\nSELINUXTYPE=targeted\n",
+            0o644,
+        );
         files.put("/etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\nAuthorizedKeysFile .ssh/authorized_keys\nSubsystem sftp /usr/libexec/openssh/sftp-server\n", 0o600);
         let name = format!("AlmaLinux release {release}");
         files.put("/etc/almalinux-release", format!("{name}\n"), 0o644);
@@ -114,7 +149,13 @@ impl System {
             active: BTreeSet::new(),
         };
         for unit in ["NetworkManager.service", "rsyslog.service", "crond.service"] {
-            system.units.insert(unit.to_owned(), Unit { enabled: true, masked: false });
+            system.units.insert(
+                unit.to_owned(),
+                Unit {
+                    enabled: true,
+                    masked: false,
+                },
+            );
         }
         system
     }
@@ -128,7 +169,10 @@ impl System {
             self.install(member);
         }
         if let Some(unit) = packages::unit(name) {
-            self.units.entry(unit.to_owned()).or_insert(Unit { enabled: true, masked: false });
+            self.units.entry(unit.to_owned()).or_insert(Unit {
+                enabled: true,
+                masked: false,
+            });
         }
         for (path, text, mode) in packages::files(name) {
             if !self.files.exists(path) {
@@ -149,14 +193,22 @@ impl System {
 
     /// `sshd` and `sshd.service` are one unit; a unit file in the tree is one too.
     pub(super) fn unit_name(name: &str) -> String {
-        if name.contains('.') { name.to_owned() } else { format!("{name}.service") }
+        if name.contains('.') {
+            name.to_owned()
+        } else {
+            format!("{name}.service")
+        }
     }
 
     pub(super) fn has_unit(&self, unit: &str) -> bool {
         self.units.contains_key(unit)
-            || ["/etc/systemd/system", "/usr/lib/systemd/system", "/usr/local/lib/systemd/system"]
-                .iter()
-                .any(|dir| self.files.exists(&format!("{dir}/{unit}")))
+            || [
+                "/etc/systemd/system",
+                "/usr/lib/systemd/system",
+                "/usr/local/lib/systemd/system",
+            ]
+            .iter()
+            .any(|dir| self.files.exists(&format!("{dir}/{unit}")))
     }
 
     pub(super) fn unit_mut(&mut self, unit: &str) -> &mut Unit {
@@ -165,7 +217,12 @@ impl System {
 
     /// What systemd does at boot: every enabled unit that is not masked starts.
     pub(super) fn start_enabled(&mut self) {
-        self.active = self.units.iter().filter(|(_, unit)| unit.enabled && !unit.masked).map(|(name, _)| name.clone()).collect();
+        self.active = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.enabled && !unit.masked)
+            .map(|(name, _)| name.clone())
+            .collect();
     }
 
     pub(super) fn is_active(&self, unit: &str) -> bool {
@@ -188,7 +245,10 @@ impl System {
                 name: name.to_owned(),
                 uid: fields.next()?.parse().ok()?,
                 gid: fields.next()?.parse().ok()?,
-                home: { fields.next()?; fields.next()?.to_owned() },
+                home: {
+                    fields.next()?;
+                    fields.next()?.to_owned()
+                },
                 shell: fields.next()?.to_owned(),
             })
         })
@@ -198,7 +258,12 @@ impl System {
     pub(super) fn login_users(&self) -> Vec<String> {
         let passwd = self.files.text("/etc/passwd");
         let login = |line: &&str| !line.ends_with("nologin") && !line.ends_with("/false");
-        passwd.lines().filter(login).filter_map(|line| line.split(':').next()).map(str::to_owned).collect()
+        passwd
+            .lines()
+            .filter(login)
+            .filter_map(|line| line.split(':').next())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Adds a user with its group and home; `false` if the name is taken.
@@ -214,9 +279,14 @@ impl System {
             .max()
             .map_or(1000, |uid| uid + 1);
         let home = format!("/home/{name}");
-        self.files.put("/etc/passwd", format!("{passwd}{name}:x:{uid}:{uid}::{home}:{shell}\n"), 0o644);
+        self.files.put(
+            "/etc/passwd",
+            format!("{passwd}{name}:x:{uid}:{uid}::{home}:{shell}\n"),
+            0o644,
+        );
         let shadow = self.files.text("/etc/shadow");
-        self.files.put("/etc/shadow", format!("{shadow}{name}:!!::0:99999:7:::\n"), 0o000);
+        self.files
+            .put("/etc/shadow", format!("{shadow}{name}:!!::0:99999:7:::\n"), 0o000);
         let group = self.files.text("/etc/group");
         self.files.put("/etc/group", format!("{group}{name}:x:{uid}:\n"), 0o644);
         for group in groups {
@@ -322,7 +392,8 @@ impl System {
     pub(super) fn first_boot(&mut self) -> bool {
         let first = self.machine_id().is_empty();
         if first {
-            self.files.put("/etc/machine-id", format!("{}\n", new_machine_id()), 0o444);
+            self.files
+                .put("/etc/machine-id", format!("{}\n", new_machine_id()), 0o444);
         }
         first
     }
@@ -336,7 +407,8 @@ impl System {
             && let (Ok(private), Ok(public)) = (key.to_openssh(LineEnding::LF), key.public_key().to_openssh())
         {
             self.files.put(ED25519, private.as_bytes().to_vec(), 0o600);
-            self.files.put("/etc/ssh/ssh_host_ed25519_key.pub", format!("{public}\n"), 0o644);
+            self.files
+                .put("/etc/ssh/ssh_host_ed25519_key.pub", format!("{public}\n"), 0o644);
         }
         self.files
             .glob("/etc/ssh/ssh_host_*_key")
@@ -346,7 +418,10 @@ impl System {
     }
 
     pub(super) fn selinux_enforcing(&self) -> bool {
-        self.files.text("/etc/selinux/config").lines().any(|line| line.trim() == "SELINUX=enforcing")
+        self.files
+            .text("/etc/selinux/config")
+            .lines()
+            .any(|line| line.trim() == "SELINUX=enforcing")
     }
 
     pub(super) fn summary(&self) -> InstalledSummary {
@@ -366,7 +441,12 @@ impl System {
             machine_id: self.machine_id(),
             ssh_host_key: host_key,
             packages: self.packages.iter().cloned().collect(),
-            enabled_units: self.units.iter().filter(|(_, unit)| unit.enabled && !unit.masked).map(|(name, _)| name.clone()).collect(),
+            enabled_units: self
+                .units
+                .iter()
+                .filter(|(_, unit)| unit.enabled && !unit.masked)
+                .map(|(name, _)| name.clone())
+                .collect(),
             users: self.login_users(),
         }
     }
@@ -425,14 +505,20 @@ mod tests {
         assert!(!system.add_user("packer", &[], "/bin/bash"));
         let user = system.user("packer").unwrap();
         assert_eq!((user.uid, user.home.as_str()), (1000, "/home/packer"));
-        assert_eq!(system.groups_of("packer"), [(1000, "packer".into()), (10, "wheel".into())]);
+        assert_eq!(
+            system.groups_of("packer"),
+            [(1000, "packer".into()), (10, "wheel".into())]
+        );
         assert_eq!(system.password_hash("packer").as_deref(), Some("!!"));
         system.set_password_hash("packer", "$6$x");
         assert_eq!(system.password_hash("packer").as_deref(), Some("$6$x"));
         assert_eq!(system.password_hash("root").as_deref(), Some("!"));
         assert!(system.authorise_key("packer", "ssh-ed25519 AAAA"));
         assert!(!system.authorise_key("nobody-else", "ssh-ed25519 AAAA"));
-        assert_eq!(system.files.get("/home/packer/.ssh/authorized_keys").unwrap().owner, "packer");
+        assert_eq!(
+            system.files.get("/home/packer/.ssh/authorized_keys").unwrap().owner,
+            "packer"
+        );
         assert_eq!(system.login_users(), ["root", "packer"]);
     }
 
@@ -452,7 +538,10 @@ mod tests {
         std::fs::write(&path, b"{\"format\":").unwrap();
         assert!(System::load(&path).is_err());
         std::fs::remove_file(&path).unwrap();
-        assert!(System::base(9, "9").save(&path).is_err(), "a deleted disk does not come back");
+        assert!(
+            System::base(9, "9").save(&path).is_err(),
+            "a deleted disk does not come back"
+        );
     }
 
     #[test]

@@ -45,7 +45,10 @@ struct Loaded {
 
 impl Grub {
     pub(super) fn new(lists: Lists) -> Self {
-        Self { lists, mode: Mode::List }
+        Self {
+            lists,
+            mode: Mode::List,
+        }
     }
 
     pub(super) fn key(&mut self, key: Key) -> Option<Choice> {
@@ -129,7 +132,10 @@ impl Grub {
 
     fn boot_selected(&mut self) -> Option<Choice> {
         match self.lists.current().action {
-            Action::Boot(extra) => Some(Choice::Kernel { arguments: self.lists.arguments(extra), initrd: true }),
+            Action::Boot(extra) => Some(Choice::Kernel {
+                arguments: self.lists.arguments(extra),
+                initrd: true,
+            }),
             Action::LocalDisk => Some(Choice::LocalDisk),
             Action::Submenu => {
                 self.lists.enter_submenu(true);
@@ -144,7 +150,9 @@ impl Grub {
 
     fn boot_script(&mut self, script: &[String]) -> Option<Choice> {
         let mut loaded = Loaded::default();
-        let result = script.iter().try_for_each(|line| run_command(line, &mut loaded).map(|_| ()));
+        let result = script
+            .iter()
+            .try_for_each(|line| run_command(line, &mut loaded).map(|_| ()));
         let result = result.and_then(|()| loaded.choice().ok_or_else(|| NOT_LOADED.to_owned()));
         match result {
             Ok(choice) => Some(choice),
@@ -177,7 +185,10 @@ const NOT_LOADED: &str = "error: ../../grub-core/loader/i386/efi/linux.c:225:you
 
 impl Loaded {
     fn choice(&self) -> Option<Choice> {
-        self.arguments.clone().map(|arguments| Choice::Kernel { arguments, initrd: self.initrd })
+        self.arguments.clone().map(|arguments| Choice::Kernel {
+            arguments,
+            initrd: self.initrd,
+        })
     }
 }
 
@@ -185,7 +196,12 @@ impl Loaded {
 fn run_command(line: &str, loaded: &mut Loaded) -> Result<bool, String> {
     let mut words = line.split_whitespace();
     let Some(command) = words.next() else { return Ok(false) };
-    let strip = |file: &str| file.strip_prefix("($root)").or_else(|| file.strip_prefix("(cd0)")).unwrap_or(file).to_owned();
+    let strip = |file: &str| {
+        file.strip_prefix("($root)")
+            .or_else(|| file.strip_prefix("(cd0)"))
+            .unwrap_or(file)
+            .to_owned()
+    };
     match command {
         "linux" | "linuxefi" | "linux16" => {
             let file = words.next().map(strip).ok_or("error: filename expected.")?;
@@ -206,7 +222,11 @@ fn run_command(line: &str, loaded: &mut Loaded) -> Result<bool, String> {
             loaded.initrd = true;
         }
         "boot" => {
-            return if loaded.arguments.is_some() { Ok(true) } else { Err(NOT_LOADED.to_owned()) };
+            return if loaded.arguments.is_some() {
+                Ok(true)
+            } else {
+                Err(NOT_LOADED.to_owned())
+            };
         }
         // Accepted without effect: the medium is the root device already.
         "setparams" | "set" | "search" | "insmod" | "load_video" | "echo" | "clear" => {}
@@ -219,7 +239,10 @@ impl Editor {
     fn new(script: &[String]) -> Self {
         let lines = script
             .iter()
-            .map(|line| LineEditor { text: line.chars().collect(), cursor: 0 })
+            .map(|line| LineEditor {
+                text: line.chars().collect(),
+                cursor: 0,
+            })
             .collect();
         Self { lines, row: 0 }
     }

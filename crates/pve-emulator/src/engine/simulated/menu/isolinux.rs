@@ -20,7 +20,10 @@ pub(in super::super) struct Isolinux {
 
 impl Isolinux {
     pub(super) fn new(lists: Lists) -> Self {
-        Self { lists, mode: Mode::List }
+        Self {
+            lists,
+            mode: Mode::List,
+        }
     }
 
     pub(super) fn key(&mut self, key: Key) -> Option<Choice> {
@@ -84,7 +87,10 @@ impl Isolinux {
 
     fn boot_selected(&mut self) -> Option<Choice> {
         match self.lists.current().action {
-            Action::Boot(extra) => Some(Choice::Kernel { arguments: self.lists.arguments(extra), initrd: true }),
+            Action::Boot(extra) => Some(Choice::Kernel {
+                arguments: self.lists.arguments(extra),
+                initrd: true,
+            }),
             Action::LocalDisk => Some(Choice::LocalDisk),
             Action::Submenu => {
                 self.lists.enter_submenu(true);
@@ -103,22 +109,39 @@ impl Isolinux {
         // An empty prompt boots the default label.
         let first = words.next().unwrap_or("check");
         let rest: Vec<&str> = words.collect();
-        let labelled = self.lists.top.iter().chain(&self.lists.troubleshooting).find(|entry| entry.label == first);
+        let labelled = self
+            .lists
+            .top
+            .iter()
+            .chain(&self.lists.troubleshooting)
+            .find(|entry| entry.label == first);
         if let Some(entry) = labelled.filter(|entry| !entry.label.is_empty()) {
             return Some(match entry.action {
                 Action::Boot(extra) => {
                     let arguments = [vec![self.lists.stage2.as_str(), extra], rest].concat().join(" ");
-                    Choice::Kernel { arguments, initrd: true }
+                    Choice::Kernel {
+                        arguments,
+                        initrd: true,
+                    }
                 }
                 _ => Choice::LocalDisk,
             });
         }
         if matches!(first, "vmlinuz" | "/vmlinuz" | "/isolinux/vmlinuz") {
-            let initrd = rest.iter().any(|word| word.strip_prefix("initrd=").is_some_and(|file| file.ends_with("initrd.img")));
+            let initrd = rest.iter().any(|word| {
+                word.strip_prefix("initrd=")
+                    .is_some_and(|file| file.ends_with("initrd.img"))
+            });
             let arguments: Vec<&str> = rest.into_iter().filter(|word| !word.starts_with("initrd=")).collect();
-            return Some(Choice::Kernel { arguments: arguments.join(" "), initrd });
+            return Some(Choice::Kernel {
+                arguments: arguments.join(" "),
+                initrd,
+            });
         }
-        self.mode = Mode::Prompt(LineEditor::default(), Some(format!("Could not find kernel image: {first}")));
+        self.mode = Mode::Prompt(
+            LineEditor::default(),
+            Some(format!("Could not find kernel image: {first}")),
+        );
         None
     }
 

@@ -7,8 +7,18 @@ use super::io::Io;
 const MAX_DEPTH: u32 = 32;
 
 /// Binary operators by precedence, loosest first.
-const LEVELS: &[&[&str]] =
-    &[&["||"], &["&&"], &["|"], &["^"], &["&"], &["==", "!="], &["<=", ">=", "<", ">"], &["<<", ">>"], &["+", "-"], &["*", "/", "%"]];
+const LEVELS: &[&[&str]] = &[
+    &["||"],
+    &["&&"],
+    &["|"],
+    &["^"],
+    &["&"],
+    &["==", "!="],
+    &["<=", ">=", "<", ">"],
+    &["<<", ">>"],
+    &["+", "-"],
+    &["*", "/", "%"],
+];
 
 impl Shell {
     /// Evaluates an expression; `NAME=expression` and `NAME++` assign.
@@ -57,11 +67,18 @@ impl Shell {
         if value.is_empty() {
             return Ok(0);
         }
-        value.parse().map_err(|_| format!("{value}: syntax error: operand expected"))
+        value
+            .parse()
+            .map_err(|_| format!("{value}: syntax error: operand expected"))
     }
 
     fn evaluate(&self, text: &str) -> Result<i64, String> {
-        let mut evaluator = Evaluator { shell: self, text: text.as_bytes(), at: 0, depth: 0 };
+        let mut evaluator = Evaluator {
+            shell: self,
+            text: text.as_bytes(),
+            at: 0,
+            depth: 0,
+        };
         let value = evaluator.level(0)?;
         evaluator.skip();
         if evaluator.at < evaluator.text.len() {
@@ -92,12 +109,16 @@ impl Evaluator<'_> {
     }
 
     fn level(&mut self, level: usize) -> Result<i64, String> {
-        let Some(operators) = LEVELS.get(level) else { return self.unary() };
+        let Some(operators) = LEVELS.get(level) else {
+            return self.unary();
+        };
         let mut left = self.level(level + 1)?;
         loop {
             self.skip();
             let rest = &self.text[self.at..];
-            let Some(operator) = operators.iter().find(|operator| rest.starts_with(operator.as_bytes())) else { return Ok(left) };
+            let Some(operator) = operators.iter().find(|operator| rest.starts_with(operator.as_bytes())) else {
+                return Ok(left);
+            };
             // A longer operator of a looser level begins with the same character.
             let longer = operator.len() == 1 && rest.len() > 1 && matches!(&rest[..2], b"||" | b"&&" | b"<<" | b">>");
             if longer {
@@ -140,7 +161,11 @@ impl Evaluator<'_> {
             }
             _ => {
                 let start = self.at;
-                while self.text.get(self.at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+                while self
+                    .text
+                    .get(self.at)
+                    .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+                {
                     self.at += 1;
                 }
                 let token = String::from_utf8_lossy(&self.text[start..self.at]).into_owned();

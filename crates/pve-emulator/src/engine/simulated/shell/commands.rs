@@ -18,14 +18,106 @@ mod text;
 
 /// Programs of the base system.
 const PROGRAMS: &[&str] = &[
-    "awk", "base64", "basename", "bash", "cat", "chage", "chcon", "chgrp", "chmod", "chown", "chpasswd", "cloud-init", "cp", "cut",
-    "date", "df", "dirname", "dnf", "echo", "egrep", "env", "expr", "false", "fgrep", "find", "firewall-cmd", "free",
-    "getenforce", "getent", "getsebool", "grep", "groupadd", "groups", "halt", "head", "hostname", "hostnamectl", "id",
-    "install", "ip", "journalctl", "ln", "logger", "ls", "md5sum", "mkdir", "mktemp", "mv", "nohup", "nproc", "passwd", "poweroff",
-    "printenv", "printf", "pwd", "readlink", "realpath", "reboot", "restorecon", "rm", "rmdir", "rpm", "scp", "sed", "seq",
-    "setenforce", "setsebool", "sh", "sha256sum", "sha512sum", "shred", "shutdown", "sleep", "sort", "stat", "stdbuf", "su", "sudo", "sync",
-    "systemctl", "tail", "tee", "test", "timeout", "touch", "tr", "true", "truncate", "uname", "uniq", "uptime", "useradd",
-    "userdel", "usermod", "wc", "which", "whoami", "xargs", "yum", "[",
+    "awk",
+    "base64",
+    "basename",
+    "bash",
+    "cat",
+    "chage",
+    "chcon",
+    "chgrp",
+    "chmod",
+    "chown",
+    "chpasswd",
+    "cloud-init",
+    "cp",
+    "cut",
+    "date",
+    "df",
+    "dirname",
+    "dnf",
+    "echo",
+    "egrep",
+    "env",
+    "expr",
+    "false",
+    "fgrep",
+    "find",
+    "firewall-cmd",
+    "free",
+    "getenforce",
+    "getent",
+    "getsebool",
+    "grep",
+    "groupadd",
+    "groups",
+    "halt",
+    "head",
+    "hostname",
+    "hostnamectl",
+    "id",
+    "install",
+    "ip",
+    "journalctl",
+    "ln",
+    "logger",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "nohup",
+    "nproc",
+    "passwd",
+    "poweroff",
+    "printenv",
+    "printf",
+    "pwd",
+    "readlink",
+    "realpath",
+    "reboot",
+    "restorecon",
+    "rm",
+    "rmdir",
+    "rpm",
+    "scp",
+    "sed",
+    "seq",
+    "setenforce",
+    "setsebool",
+    "sh",
+    "sha256sum",
+    "sha512sum",
+    "shred",
+    "shutdown",
+    "sleep",
+    "sort",
+    "stat",
+    "stdbuf",
+    "su",
+    "sudo",
+    "sync",
+    "systemctl",
+    "tail",
+    "tee",
+    "test",
+    "timeout",
+    "touch",
+    "tr",
+    "true",
+    "truncate",
+    "uname",
+    "uniq",
+    "uptime",
+    "useradd",
+    "userdel",
+    "usermod",
+    "wc",
+    "which",
+    "whoami",
+    "xargs",
+    "yum",
+    "[",
 ];
 
 /// Whether the system has a program of that name that this shell can carry out.
@@ -42,13 +134,19 @@ pub(super) fn is_command(name: &str, system: &System) -> bool {
 }
 
 const BUILTINS: &[&str] = &[
-    ":", ".", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "local", "declare", "typeset", "read", "readonly",
-    "return", "set", "shift", "source", "trap", "type", "umask", "unset", "wait", "hash", "ulimit", "shopt", "alias",
+    ":", ".", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "local", "declare", "typeset",
+    "read", "readonly", "return", "set", "shift", "source", "trap", "type", "umask", "unset", "wait", "hash", "ulimit",
+    "shopt", "alias",
 ];
 
 impl Shell {
     /// A builtin that changes the shell itself; `None` if the name is none.
-    pub(super) fn builtin<'a>(&'a mut self, name: &'a str, args: &'a [String], io: &'a Io) -> BoxFuture<'a, Option<Flow>> {
+    pub(super) fn builtin<'a>(
+        &'a mut self,
+        name: &'a str,
+        args: &'a [String],
+        io: &'a Io,
+    ) -> BoxFuture<'a, Option<Flow>> {
         async move {
             if !BUILTINS.contains(&name) {
                 return None;
@@ -66,7 +164,11 @@ impl Shell {
             "break" => return Err(Unwind::Break(number(1).unwrap_or(1).max(1).cast_unsigned())),
             "continue" => return Err(Unwind::Continue(number(1).unwrap_or(1).max(1).cast_unsigned())),
             "cd" => {
-                let target = args.first().cloned().or_else(|| self.get("HOME").map(str::to_owned)).unwrap_or_default();
+                let target = args
+                    .first()
+                    .cloned()
+                    .or_else(|| self.get("HOME").map(str::to_owned))
+                    .unwrap_or_default();
                 let path = self.path(&target);
                 if self.host.system().files.is_dir(&path) {
                     self.cwd = path;
@@ -131,8 +233,12 @@ impl Shell {
             return 0;
         }
         for arg in args.iter().filter(|arg| !arg.starts_with('-')) {
-            let (name, value) = arg.split_once('=').map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
-            let valid = !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let (name, value) = arg
+                .split_once('=')
+                .map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
+            let valid = !name.is_empty()
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             if !valid {
                 self.complain(io, &format!("{builtin}: `{arg}': not a valid identifier"));
                 return 1;
@@ -219,7 +325,11 @@ impl Shell {
         };
         let saved = (args.len() > 1).then(|| std::mem::replace(&mut self.positional, args[1..].to_vec()));
         self.depth += 1;
-        let result = if self.depth > 40 { Ok(1) } else { self.eval(&text, io).await };
+        let result = if self.depth > 40 {
+            Ok(1)
+        } else {
+            self.eval(&text, io).await
+        };
         self.depth -= 1;
         if let Some(saved) = saved {
             self.positional = saved;
@@ -296,17 +406,17 @@ impl Shell {
                 "echo" => Self::echo(args, io),
                 "printf" => self.printf(args, io),
                 "test" | "[" => self.test_command(name, args, io),
-                "bash" | "sh" | "env" | "sudo" | "su" | "nohup" | "timeout" | "xargs" | "sleep" | "stdbuf" | "printenv" => {
-                    self.run_wrapper(name, args, io).await
+                "bash" | "sh" | "env" | "sudo" | "su" | "nohup" | "timeout" | "xargs" | "sleep" | "stdbuf"
+                | "printenv" => self.run_wrapper(name, args, io).await,
+                "cat" | "head" | "tail" | "wc" | "grep" | "egrep" | "fgrep" | "sed" | "tr" | "cut" | "sort"
+                | "uniq" | "base64" | "sha256sum" | "sha512sum" | "md5sum" | "tee" | "seq" | "expr" => {
+                    self.text_command(name, args, io).await
                 }
-                "cat" | "head" | "tail" | "wc" | "grep" | "egrep" | "fgrep" | "sed" | "tr" | "cut" | "sort" | "uniq" | "base64"
-                | "sha256sum" | "sha512sum" | "md5sum" | "tee" | "seq" | "expr" => self.text_command(name, args, io).await,
                 "mkdir" | "rmdir" | "rm" | "mv" | "cp" | "ln" | "chmod" | "chown" | "chgrp" | "touch" | "truncate"
-                | "install" | "ls" | "stat" | "readlink" | "realpath" | "mktemp" | "dirname" | "basename" | "find" | "pwd"
-                | "shred" | "restorecon" | "chcon" => self.file_command(name, args, io),
-                "id" | "whoami" | "groups" | "getent" | "useradd" | "userdel" | "usermod" | "groupadd" | "passwd" | "chpasswd" | "chage" => {
-                    self.account_command(name, args, io).await
-                }
+                | "install" | "ls" | "stat" | "readlink" | "realpath" | "mktemp" | "dirname" | "basename" | "find"
+                | "pwd" | "shred" | "restorecon" | "chcon" => self.file_command(name, args, io),
+                "id" | "whoami" | "groups" | "getent" | "useradd" | "userdel" | "usermod" | "groupadd" | "passwd"
+                | "chpasswd" | "chage" => self.account_command(name, args, io).await,
                 "systemctl" | "shutdown" | "reboot" | "poweroff" | "halt" | "cloud-init" | "journalctl" | "logger" => {
                     self.service_command(name, args, io).await
                 }

@@ -30,7 +30,10 @@ impl Shell {
             // A job of its own: it goes on beside the rest, and its end is nobody's business.
             let mut job = self.clone();
             let and_or = item.and_or.clone();
-            let io = Io { stdin: Input::empty(), ..io.clone() };
+            let io = Io {
+                stdin: Input::empty(),
+                ..io.clone()
+            };
             tokio::spawn(async move { job.exec_and_or(&and_or, &io).await });
             self.status = 0;
             return Ok(0);
@@ -76,7 +79,11 @@ impl Shell {
         for (number, command) in commands.iter().enumerate() {
             let last = number + 1 == commands.len();
             let (buffer, written) = Output::buffer();
-            let stage = Io { stdin, stdout: if last { io.stdout.clone() } else { buffer }, stderr: io.stderr.clone() };
+            let stage = Io {
+                stdin,
+                stdout: if last { io.stdout.clone() } else { buffer },
+                stderr: io.stderr.clone(),
+            };
             let mut shell = self.clone();
             let status = Self::exit_code(shell.exec_command(command, &stage).await);
             if status != 0 {
@@ -93,7 +100,8 @@ impl Shell {
     async fn exec_command(&mut self, command: &Command, io: &Io) -> Flow {
         self.steps += 1;
         if self.steps > MAX_STEPS {
-            io.stderr.line(format!("{}: stopped after {MAX_STEPS} commands", self.name));
+            io.stderr
+                .line(format!("{}: stopped after {MAX_STEPS} commands", self.name));
             return Err(Unwind::Exit(124));
         }
         if self.steps.is_multiple_of(256) {
@@ -235,7 +243,10 @@ impl Shell {
         }
         if words.is_empty() {
             // `x=$(false)` has the status of the substitution.
-            let substituted = simple.assigns.iter().any(|assign| super::expand::has_substitution(&assign.value));
+            let substituted = simple
+                .assigns
+                .iter()
+                .any(|assign| super::expand::has_substitution(&assign.value));
             return Ok(if substituted { self.status } else { 0 });
         }
         self.call(&words, &assigns, &io).await
@@ -243,14 +254,28 @@ impl Shell {
 
     async fn assigned(&mut self, assign: &Assign, io: &Io) -> Result<String, String> {
         let value = self.expand_one(&assign.value, io).await?;
-        Ok(if assign.append { format!("{}{value}", self.get(&assign.name).unwrap_or_default()) } else { value })
+        Ok(if assign.append {
+            format!("{}{value}", self.get(&assign.name).unwrap_or_default())
+        } else {
+            value
+        })
     }
 
     /// Calls a function, a builtin, a command or a script file.
-    pub(super) fn call<'a>(&'a mut self, words: &'a [String], assigns: &'a [(String, String)], io: &'a Io) -> Running<'a> {
+    pub(super) fn call<'a>(
+        &'a mut self,
+        words: &'a [String],
+        assigns: &'a [(String, String)],
+        io: &'a Io,
+    ) -> Running<'a> {
         async move {
-            let Some((name, args)) = words.split_first() else { return Ok(0) };
-            let saved: Vec<_> = assigns.iter().map(|(name, _)| (name.clone(), self.vars.get(name).cloned())).collect();
+            let Some((name, args)) = words.split_first() else {
+                return Ok(0);
+            };
+            let saved: Vec<_> = assigns
+                .iter()
+                .map(|(name, _)| (name.clone(), self.vars.get(name).cloned()))
+                .collect();
             for (name, value) in assigns {
                 self.set(name, value.clone());
                 if let Some(variable) = self.vars.get_mut(name) {
@@ -271,7 +296,8 @@ impl Shell {
 
     async fn call_by_name(&mut self, name: &str, args: &[String], io: &Io) -> Flow {
         if self.depth > MAX_DEPTH {
-            io.stderr.line(format!("{}: {name}: maximum nesting level exceeded", self.name));
+            io.stderr
+                .line(format!("{}: {name}: maximum nesting level exceeded", self.name));
             return Err(Unwind::Exit(1));
         }
         if let Some(body) = self.functions.get(name).cloned() {
@@ -310,7 +336,8 @@ impl Shell {
             io.stderr.line(format!("{}: line 1: {name}: {complaint}", self.name));
             return code;
         }
-        io.stderr.line(format!("{}: line 1: {name}: command not found", self.name));
+        io.stderr
+            .line(format!("{}: line 1: {name}: command not found", self.name));
         127
     }
 
@@ -331,7 +358,10 @@ impl Shell {
         let path = self.path(name);
         let system = self.host.system();
         let base = crate::engine::simulated::files::base_name(&path);
-        let in_system_folder = matches!(crate::engine::simulated::files::parent(&path), "/bin" | "/usr/bin" | "/sbin" | "/usr/sbin");
+        let in_system_folder = matches!(
+            crate::engine::simulated::files::parent(&path),
+            "/bin" | "/usr/bin" | "/sbin" | "/usr/sbin"
+        );
         if in_system_folder && super::commands::is_command(base, &system) {
             return Some(Program::Command(base.to_owned()));
         }
@@ -345,7 +375,12 @@ impl Shell {
             match &redirect.kind {
                 RedirectKind::Read(word) => {
                     let name = self.expand_one(word, &io).await?;
-                    let bytes = self.host.system().files.bytes(&self.path(&name)).map_err(|error| format!("{name}: {error}"))?;
+                    let bytes = self
+                        .host
+                        .system()
+                        .files
+                        .bytes(&self.path(&name))
+                        .map_err(|error| format!("{name}: {error}"))?;
                     io.stdin = Input::bytes(bytes);
                 }
                 RedirectKind::Here(word) => io.stdin = Input::bytes(self.expand_one(word, &io).await?),
@@ -385,7 +420,8 @@ impl Shell {
             _ => {}
         }
         self.may_write(&path).map_err(|error| format!("{name}: {error}"))?;
-        let writer = FileWriter::open(&self.host, &path, append, &self.user.name).map_err(|error| format!("{name}: {error}"))?;
+        let writer =
+            FileWriter::open(&self.host, &path, append, &self.user.name).map_err(|error| format!("{name}: {error}"))?;
         if self.umask != 0o022
             && let Ok(node) = self.host.system().files.get_mut(&path)
             && node.mode == 0o644
@@ -414,7 +450,10 @@ pub(super) enum Program {
 }
 
 fn is_executable_file(system: &crate::engine::simulated::system::System, path: &str) -> bool {
-    system.files.get(path).is_ok_and(|node| matches!(node.kind, Kind::File(_)) && node.mode & 0o111 != 0)
+    system
+        .files
+        .get(path)
+        .is_ok_and(|node| matches!(node.kind, Kind::File(_)) && node.mode & 0o111 != 0)
 }
 
 fn set_output(io: &mut Io, fd: u32, both: bool, output: &Output) -> Result<(), String> {

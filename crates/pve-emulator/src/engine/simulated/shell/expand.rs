@@ -101,7 +101,10 @@ impl Shell {
                     let text = self.tilde(text, number == 0);
                     open.get_or_insert_default().push(&text, false);
                 }
-                WordPart::Parameter { parameter, quoted: true } if parameter.name == "@" && parameter.op.is_none() => {
+                WordPart::Parameter {
+                    parameter,
+                    quoted: true,
+                } if parameter.name == "@" && parameter.op.is_none() => {
                     let values = self.parameter(parameter, io).await?;
                     for (index, value) in values.iter().enumerate() {
                         if index > 0 {
@@ -152,7 +155,9 @@ impl Shell {
     }
 
     fn tilde(&self, text: &str, first: bool) -> String {
-        let Some(rest) = text.strip_prefix('~').filter(|_| first) else { return text.to_owned() };
+        let Some(rest) = text.strip_prefix('~').filter(|_| first) else {
+            return text.to_owned();
+        };
         let (name, tail) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
         let home = if name.is_empty() {
             self.get("HOME").map(str::to_owned)
@@ -164,10 +169,18 @@ impl Shell {
 
     async fn substitute(&mut self, list: &super::syntax::List, io: &Io) -> String {
         let (stdout, written) = Output::buffer();
-        let inner = Io { stdin: io.stdin.clone(), stdout, stderr: io.stderr.clone() };
+        let inner = Io {
+            stdin: io.stdin.clone(),
+            stdout,
+            stderr: io.stderr.clone(),
+        };
         let mut shell = self.clone();
         shell.depth += 1;
-        self.status = if shell.depth > 40 { 1 } else { shell.finish(list, &inner).await };
+        self.status = if shell.depth > 40 {
+            1
+        } else {
+            shell.finish(list, &inner).await
+        };
         self.steps = shell.steps;
         let bytes = std::mem::take(&mut *lock(&written));
         String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()
@@ -193,7 +206,10 @@ impl Shell {
             "BASH_VERSION" => one("5.1.8(1)-release".to_owned()),
             digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 let number: usize = digits.parse().ok()?;
-                self.positional.get(number.checked_sub(1)?).cloned().map(|value| vec![value])
+                self.positional
+                    .get(number.checked_sub(1)?)
+                    .cloned()
+                    .map(|value| vec![value])
             }
             name => self.vars.get(name).map(|Variable { value, .. }| vec![value.clone()]),
         }
@@ -237,14 +253,22 @@ impl Shell {
                 fresh
             }
             Some(ParameterOp::Alternative { word, if_empty }) => {
-                if is_empty(&value, *if_empty) { String::new() } else { self.expand_one(word, io).await? }
+                if is_empty(&value, *if_empty) {
+                    String::new()
+                } else {
+                    self.expand_one(word, io).await?
+                }
             }
             Some(ParameterOp::Error { word, if_empty }) => {
                 if !is_empty(&value, *if_empty) {
                     return Ok(value.unwrap_or_default());
                 }
                 let message = self.expand_one(word, io).await?;
-                let message = if message.is_empty() { "parameter null or not set" } else { &message };
+                let message = if message.is_empty() {
+                    "parameter null or not set"
+                } else {
+                    &message
+                };
                 return Err(format!("{name}: {message}"));
             }
             Some(ParameterOp::StripPrefix { pattern, longest }) => {
@@ -255,7 +279,11 @@ impl Shell {
                 let pattern = self.pattern_of(pattern, io).await?;
                 strip(&text(), &pattern, *longest, false)
             }
-            Some(ParameterOp::Replace { pattern, replacement, all }) => {
+            Some(ParameterOp::Replace {
+                pattern,
+                replacement,
+                all,
+            }) => {
                 let pattern = self.pattern_of(pattern, io).await?;
                 let replacement = self.expand_one(replacement, io).await?;
                 replace(&text(), &pattern, &replacement, *all)
@@ -270,12 +298,23 @@ impl Shell {
 
     fn glob(&self, pattern: &str) -> Vec<String> {
         let absolute = pattern.starts_with('/');
-        let full = if absolute { pattern.to_owned() } else { format!("{}/{pattern}", self.cwd.trim_end_matches('/')) };
+        let full = if absolute {
+            pattern.to_owned()
+        } else {
+            format!("{}/{pattern}", self.cwd.trim_end_matches('/'))
+        };
         // Links in the folders before the first pattern are followed.
-        let folder = full.split('/').take_while(|part| !has_glob(part)).collect::<Vec<_>>().join("/");
+        let folder = full
+            .split('/')
+            .take_while(|part| !has_glob(part))
+            .collect::<Vec<_>>()
+            .join("/");
         let rest = full[folder.len()..].to_owned();
         let system = self.host.system();
-        let resolved = system.files.resolve(&normalise("/", &folder), true).unwrap_or(folder.clone());
+        let resolved = system
+            .files
+            .resolve(&normalise("/", &folder), true)
+            .unwrap_or(folder.clone());
         let resolved = if resolved == "/" { "" } else { &resolved };
         system
             .files
@@ -283,7 +322,11 @@ impl Shell {
             .into_iter()
             .map(|path| {
                 let shown = format!("{folder}{}", &path[resolved.len()..]);
-                if absolute { shown } else { shown[self.cwd.trim_end_matches('/').len() + 1..].to_owned() }
+                if absolute {
+                    shown
+                } else {
+                    shown[self.cwd.trim_end_matches('/').len() + 1..].to_owned()
+                }
             })
             .collect()
     }
@@ -327,8 +370,17 @@ fn replace(text: &str, pattern: &str, replacement: &str, all: bool) -> String {
     let mut result = String::new();
     let mut rest = text;
     while !rest.is_empty() && !pattern.is_empty() {
-        let ends: Vec<usize> = rest.char_indices().map(|(at, _)| at).skip(1).chain([rest.len()]).collect();
-        if let Some(end) = ends.into_iter().rev().find(|end| matches_pattern(pattern, &rest[..*end])) {
+        let ends: Vec<usize> = rest
+            .char_indices()
+            .map(|(at, _)| at)
+            .skip(1)
+            .chain([rest.len()])
+            .collect();
+        if let Some(end) = ends
+            .into_iter()
+            .rev()
+            .find(|end| matches_pattern(pattern, &rest[..*end]))
+        {
             result.push_str(replacement);
             rest = &rest[end..];
             if !all {

@@ -42,7 +42,10 @@ impl Input {
     }
 
     pub(in crate::engine::simulated) fn stream(receiver: mpsc::Receiver<Bytes>) -> Self {
-        Self::Stream(Arc::new(tokio::sync::Mutex::new(Incoming { receiver, rest: Bytes::new() })))
+        Self::Stream(Arc::new(tokio::sync::Mutex::new(Incoming {
+            receiver,
+            rest: Bytes::new(),
+        })))
     }
 
     /// The next bytes, empty at the end.
@@ -172,13 +175,20 @@ pub(in crate::engine::simulated) struct FileWriter {
 
 impl std::fmt::Debug for FileWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileWriter").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("FileWriter")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
 impl FileWriter {
     /// Opens a file as `>` (or `>>`) does: it is there, and empty, at once.
-    pub(in crate::engine::simulated) fn open(host: &Arc<Host>, path: &str, append: bool, user: &str) -> Result<Self, FsError> {
+    pub(in crate::engine::simulated) fn open(
+        host: &Arc<Host>,
+        path: &str,
+        append: bool,
+        user: &str,
+    ) -> Result<Self, FsError> {
         let mut system = host.system();
         let kept = match system.files.content(path) {
             Ok(Content::Bytes(bytes)) if append => bytes.to_vec(),
@@ -188,7 +198,12 @@ impl FileWriter {
         let content = Content::Bytes(kept.clone().into());
         system.files.write(path, content, 0o644, user)?;
         drop(system);
-        Ok(Self { host: Arc::clone(host), path: path.to_owned(), kept, digest: None })
+        Ok(Self {
+            host: Arc::clone(host),
+            path: path.to_owned(),
+            kept,
+            digest: None,
+        })
     }
 
     pub(in crate::engine::simulated) fn write(&mut self, bytes: &[u8]) {
@@ -209,7 +224,10 @@ impl FileWriter {
     /// Puts the bytes so far into the tree.
     pub(in crate::engine::simulated) fn flush(&mut self) {
         let content = match &self.digest {
-            Some((size, hash)) => Content::Digest { size: *size, sha256: hex::encode(hash.clone().finalize()) },
+            Some((size, hash)) => Content::Digest {
+                size: *size,
+                sha256: hex::encode(hash.clone().finalize()),
+            },
             None => Content::Bytes(self.kept.clone().into()),
         };
         self.commit(content);
@@ -229,7 +247,10 @@ impl FileWriter {
 impl Drop for FileWriter {
     fn drop(&mut self) {
         let content = match self.digest.take() {
-            Some((size, hash)) => Content::Digest { size, sha256: hex::encode(hash.finalize()) },
+            Some((size, hash)) => Content::Digest {
+                size,
+                sha256: hex::encode(hash.finalize()),
+            },
             None => Content::Bytes(std::mem::take(&mut self.kept).into()),
         };
         self.commit(content);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::syntax::{
-    AndOr, Assign, Command, Compound, Item, List, Parameter, ParameterOp, Pipeline, Redirect, RedirectKind, Simple, Word,
-    WordPart,
+    AndOr, Assign, Command, Compound, Item, List, Parameter, ParameterOp, Pipeline, Redirect, RedirectKind, Simple,
+    Word, WordPart,
 };
 
 /// Deepest nesting taken; a hostile text must not exhaust the stack.
@@ -15,7 +15,12 @@ const MAX_DEPTH: usize = 64;
 /// # Errors
 /// One line in bash's words, without the shell's name.
 pub(super) fn parse(text: &str) -> Result<List, String> {
-    let mut parser = Parser { text: text.chars().collect(), at: 0, heredocs: Vec::new(), depth: 0 };
+    let mut parser = Parser {
+        text: text.chars().collect(),
+        at: 0,
+        heredocs: Vec::new(),
+        depth: 0,
+    };
     let list = parser.list(&[])?;
     match parser.peek() {
         None => Ok(list),
@@ -57,7 +62,9 @@ impl Parser {
     }
 
     fn looking_at(&self, text: &str) -> bool {
-        text.chars().enumerate().all(|(offset, c)| self.peek_at(offset) == Some(c))
+        text.chars()
+            .enumerate()
+            .all(|(offset, c)| self.peek_at(offset) == Some(c))
     }
 
     fn eat(&mut self, text: &str) -> bool {
@@ -102,12 +109,22 @@ impl Parser {
             let mut body = String::new();
             loop {
                 if self.at >= self.text.len() {
-                    return Err(format!("here-document delimited by end-of-file (wanted `{}')", doc.delimiter));
+                    return Err(format!(
+                        "here-document delimited by end-of-file (wanted `{}')",
+                        doc.delimiter
+                    ));
                 }
-                let end = self.text[self.at..].iter().position(|c| *c == '\n').map_or(self.text.len(), |offset| self.at + offset);
+                let end = self.text[self.at..]
+                    .iter()
+                    .position(|c| *c == '\n')
+                    .map_or(self.text.len(), |offset| self.at + offset);
                 let line: String = self.text[self.at..end].iter().collect();
                 self.at = (end + 1).min(self.text.len());
-                let line = if doc.strip_tabs { line.trim_start_matches('\t') } else { &line };
+                let line = if doc.strip_tabs {
+                    line.trim_start_matches('\t')
+                } else {
+                    &line
+                };
                 if line == doc.delimiter {
                     break;
                 }
@@ -248,7 +265,11 @@ impl Parser {
                     }
                     loop_word => {
                         let condition = self.list(&["do"])?;
-                        Compound::While { until: loop_word == "until", condition, body: self.do_group()? }
+                        Compound::While {
+                            until: loop_word == "until",
+                            condition,
+                            body: self.do_group()?,
+                        }
                     }
                 }
             }
@@ -338,7 +359,11 @@ impl Parser {
         if self.peek() == Some(';') {
             self.at += 1;
         }
-        Ok(Compound::For { name, words, body: self.do_group()? })
+        Ok(Compound::For {
+            name,
+            words,
+            body: self.do_group()?,
+        })
     }
 
     fn case_clause(&mut self) -> Result<Compound, String> {
@@ -382,7 +407,9 @@ impl Parser {
                 self.at += 2;
                 return Ok(Compound::Test(words));
             }
-            let operator = ["&&", "||", "<", ">", "(", ")"].into_iter().find(|operator| self.looking_at(operator));
+            let operator = ["&&", "||", "<", ">", "(", ")"]
+                .into_iter()
+                .find(|operator| self.looking_at(operator));
             if let Some(operator) = operator {
                 self.at += operator.len();
                 words.push(vec![WordPart::Plain(operator.to_owned())]);
@@ -394,7 +421,10 @@ impl Parser {
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        while let Some(c) = self.peek().filter(|c| c.is_ascii_alphanumeric() || *c == '_' || (*c == '-' && !name.is_empty())) {
+        while let Some(c) = self
+            .peek()
+            .filter(|c| c.is_ascii_alphanumeric() || *c == '_' || (*c == '-' && !name.is_empty()))
+        {
             name.push(c);
             self.at += 1;
         }
@@ -442,7 +472,10 @@ impl Parser {
     /// `NAME=word`, `NAME+=word`.
     fn assignment(&mut self) -> Result<Option<Assign>, String> {
         let mut offset = 0;
-        while self.peek_at(offset).is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || (offset > 0 && c.is_ascii_digit())) {
+        while self
+            .peek_at(offset)
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_' || (offset > 0 && c.is_ascii_digit()))
+        {
             offset += 1;
         }
         let append = self.peek_at(offset) == Some('+');
@@ -470,7 +503,9 @@ impl Parser {
         if both {
             self.at += 1;
         }
-        let operator = ["<<<", "<<-", "<<", "<&", "<>", "<", ">>", ">&", ">|", ">"].into_iter().find(|operator| self.looking_at(operator));
+        let operator = ["<<<", "<<-", "<<", "<&", "<>", "<", ">>", ">&", ">|", ">"]
+            .into_iter()
+            .find(|operator| self.looking_at(operator));
         let Some(operator) = operator else {
             self.at = start;
             return Ok(None);
@@ -481,10 +516,18 @@ impl Parser {
         self.skip_blanks();
         if operator == "<<" || operator == "<<-" {
             let (delimiter, quoted) = self.heredoc_delimiter()?;
-            let doc = Arc::new(HereDoc { delimiter, quoted, strip_tabs: operator == "<<-", body: std::sync::OnceLock::new() });
+            let doc = Arc::new(HereDoc {
+                delimiter,
+                quoted,
+                strip_tabs: operator == "<<-",
+                body: std::sync::OnceLock::new(),
+            });
             self.heredocs.push(Arc::clone(&doc));
             let body = self.heredoc_ahead(&doc)?;
-            return Ok(Some(Redirect { fd, kind: RedirectKind::Here(body) }));
+            return Ok(Some(Redirect {
+                fd,
+                kind: RedirectKind::Here(body),
+            }));
         }
         let word = self.word()?.ok_or_else(|| self.unexpected())?;
         let kind = match operator {
@@ -524,7 +567,11 @@ impl Parser {
                 }
             }
         }
-        if delimiter.is_empty() { Err(self.unexpected()) } else { Ok((delimiter, quoted)) }
+        if delimiter.is_empty() {
+            Err(self.unexpected())
+        } else {
+            Ok((delimiter, quoted))
+        }
     }
 
     /// The body of a here-document whose operator was just read. It lies behind the end of this line, and behind the
@@ -537,7 +584,10 @@ impl Parser {
             self.at += 1;
         }
         if self.peek().is_none() {
-            return Err(format!("here-document delimited by end-of-file (wanted `{}')", doc.delimiter));
+            return Err(format!(
+                "here-document delimited by end-of-file (wanted `{}')",
+                doc.delimiter
+            ));
         }
         let fresh: Vec<Arc<HereDoc>> = pending
             .iter()
@@ -558,7 +608,12 @@ impl Parser {
         if doc.quoted {
             return Ok(vec![WordPart::Literal(body)]);
         }
-        let mut inner = Parser { text: body.chars().collect(), at: 0, heredocs: Vec::new(), depth: self.depth };
+        let mut inner = Parser {
+            text: body.chars().collect(),
+            at: 0,
+            heredocs: Vec::new(),
+            depth: self.depth,
+        };
         let mut parts = Vec::new();
         inner.double_quoted(&mut parts, None)?;
         Ok(parts)
@@ -682,8 +737,16 @@ impl Parser {
                     None => return Err("unexpected EOF while looking for matching ``'".to_owned()),
                 }
             }
-            let mut inner = Parser { text: text.chars().collect(), at: 0, heredocs: Vec::new(), depth: self.depth };
-            parts.push(WordPart::Substitution { list: Arc::new(inner.list(&[])?), quoted });
+            let mut inner = Parser {
+                text: text.chars().collect(),
+                at: 0,
+                heredocs: Vec::new(),
+                depth: self.depth,
+            };
+            parts.push(WordPart::Substitution {
+                list: Arc::new(inner.list(&[])?),
+                quoted,
+            });
             return Ok(());
         }
         self.at += 1;
@@ -695,7 +758,10 @@ impl Parser {
             if !self.eat(")") {
                 return Err(self.unexpected());
             }
-            parts.push(WordPart::Substitution { list: Arc::new(list), quoted });
+            parts.push(WordPart::Substitution {
+                list: Arc::new(list),
+                quoted,
+            });
         } else if self.eat("{") {
             let parameter = self.braced()?;
             parts.push(WordPart::Parameter { parameter, quoted });
@@ -707,7 +773,14 @@ impl Parser {
             if name.is_empty() {
                 parts.push(WordPart::Literal("$".to_owned()));
             } else {
-                parts.push(WordPart::Parameter { parameter: Parameter { name, length: false, op: None }, quoted });
+                parts.push(WordPart::Parameter {
+                    parameter: Parameter {
+                        name,
+                        length: false,
+                        op: None,
+                    },
+                    quoted,
+                });
             }
         }
         Ok(())
@@ -736,7 +809,10 @@ impl Parser {
             self.at += 1;
         }
         let mut name = self.parameter_name();
-        while name.chars().all(|c| c.is_ascii_digit()) && !name.is_empty() && self.peek().is_some_and(|c| c.is_ascii_digit()) {
+        while name.chars().all(|c| c.is_ascii_digit())
+            && !name.is_empty()
+            && self.peek().is_some_and(|c| c.is_ascii_digit())
+        {
             name.extend(self.next());
         }
         if name.is_empty() {
@@ -745,25 +821,63 @@ impl Parser {
         if self.eat("}") {
             return Ok(Parameter { name, length, op: None });
         }
-        let operator = [":-", ":=", ":+", ":?", "-", "=", "+", "?", "##", "#", "%%", "%", "//", "/"]
-            .into_iter()
-            .find(|operator| self.looking_at(operator));
-        let Some(operator) = operator else { return Err("bad substitution".to_owned()) };
+        let operator = [
+            ":-", ":=", ":+", ":?", "-", "=", "+", "?", "##", "#", "%%", "%", "//", "/",
+        ]
+        .into_iter()
+        .find(|operator| self.looking_at(operator));
+        let Some(operator) = operator else {
+            return Err("bad substitution".to_owned());
+        };
         self.at += operator.len();
         let word = self.brace_word(operator.starts_with('/'))?;
         let op = match operator {
-            ":-" | "-" => ParameterOp::Default { word, if_empty: operator.len() == 2 },
-            ":=" | "=" => ParameterOp::Assign { word, if_empty: operator.len() == 2 },
-            ":+" | "+" => ParameterOp::Alternative { word, if_empty: operator.len() == 2 },
-            ":?" | "?" => ParameterOp::Error { word, if_empty: operator.len() == 2 },
-            "#" | "##" => ParameterOp::StripPrefix { pattern: word, longest: operator.len() == 2 },
-            "%" | "%%" => ParameterOp::StripSuffix { pattern: word, longest: operator.len() == 2 },
+            ":-" | "-" => ParameterOp::Default {
+                word,
+                if_empty: operator.len() == 2,
+            },
+            ":=" | "=" => ParameterOp::Assign {
+                word,
+                if_empty: operator.len() == 2,
+            },
+            ":+" | "+" => ParameterOp::Alternative {
+                word,
+                if_empty: operator.len() == 2,
+            },
+            ":?" | "?" => ParameterOp::Error {
+                word,
+                if_empty: operator.len() == 2,
+            },
+            "#" | "##" => ParameterOp::StripPrefix {
+                pattern: word,
+                longest: operator.len() == 2,
+            },
+            "%" | "%%" => ParameterOp::StripSuffix {
+                pattern: word,
+                longest: operator.len() == 2,
+            },
             _ => {
-                let replacement = if self.eat("/") { self.brace_word(false)? } else { Vec::new() };
-                ParameterOp::Replace { pattern: word, replacement, all: operator == "//" }
+                let replacement = if self.eat("/") {
+                    self.brace_word(false)?
+                } else {
+                    Vec::new()
+                };
+                ParameterOp::Replace {
+                    pattern: word,
+                    replacement,
+                    all: operator == "//",
+                }
             }
         };
-        if self.eat("}") { Ok(Parameter { name, length, op: Some(op) }) } else { Err("bad substitution".to_owned()) }
+        if self.eat("}") {
+            Ok(Parameter {
+                name,
+                length,
+                op: Some(op),
+            })
+        } else {
+            Err("bad substitution".to_owned())
+        }
     }
 
     /// The word inside `${...}` up to the brace (not eaten), or up to a slash.

@@ -54,7 +54,11 @@ pub(super) fn effects(text: &str) -> Vec<Effect> {
         }
         let top = !line.starts_with([' ', '\t']);
         let words: Vec<String> = shell_words::split(trimmed).unwrap_or_default();
-        let words: Vec<&str> = words.iter().map(String::as_str).skip_while(|word| matches!(*word, "sudo" | "if" | "!" | "exec")).collect();
+        let words: Vec<&str> = words
+            .iter()
+            .map(String::as_str)
+            .skip_while(|word| matches!(*word, "sudo" | "if" | "!" | "exec"))
+            .collect();
         effects.extend(packages(&words));
         effects.extend(sealed(trimmed, &words).map(Effect::Seal));
         if !top {
@@ -65,7 +69,9 @@ pub(super) fn effects(text: &str) -> Vec<Effect> {
                 effects.push(Effect::Print(text.join(" ")));
             }
             ["reboot"] | ["systemctl", "reboot"] | ["shutdown", "-r", ..] => effects.push(Effect::Reboot),
-            ["poweroff"] | ["systemctl", "poweroff"] | ["shutdown", "-h" | "-P" | "now", ..] => effects.push(Effect::PowerOff),
+            ["poweroff"] | ["systemctl", "poweroff"] | ["shutdown", "-h" | "-P" | "now", ..] => {
+                effects.push(Effect::PowerOff)
+            }
             ["exit", code] => effects.extend(code.parse().ok().map(Effect::Exit)),
             _ => {}
         }
@@ -78,7 +84,11 @@ fn packages(words: &[&str]) -> Option<Effect> {
     if !matches!(*tool, "dnf" | "yum" | "microdnf") {
         return None;
     }
-    let rest: Vec<&str> = rest.iter().copied().take_while(|word| !matches!(*word, "&&" | "||" | "|" | ";" | ">" | "then")).collect();
+    let rest: Vec<&str> = rest
+        .iter()
+        .copied()
+        .take_while(|word| !matches!(*word, "&&" | "||" | "|" | ";" | ">" | "then"))
+        .collect();
     let action = rest.iter().find(|word| !word.starts_with('-'))?;
     let names: Vec<String> = rest
         .iter()
@@ -97,7 +107,9 @@ fn packages(words: &[&str]) -> Option<Effect> {
 
 fn sealed(line: &str, words: &[&str]) -> Option<Identity> {
     let empties = line.starts_with(": >") || line.starts_with(":>") || line.starts_with("> ");
-    let removes = words.iter().any(|word| matches!(*word, "rm" | "truncate" | "shred" | "remove"));
+    let removes = words
+        .iter()
+        .any(|word| matches!(*word, "rm" | "truncate" | "shred" | "remove"));
     let writes = words.iter().any(|word| word.starts_with('>'));
     if line.contains("etc/machine-id") && (empties || removes || writes) {
         return Some(Identity::MachineId);
@@ -168,11 +180,17 @@ impl Shell {
         match effect {
             Effect::Print(text) => io.stdout.line(text),
             Effect::Install(names) => {
-                let args: Vec<String> = ["-y".to_owned(), "install".to_owned()].into_iter().chain(names).collect();
+                let args: Vec<String> = ["-y".to_owned(), "install".to_owned()]
+                    .into_iter()
+                    .chain(names)
+                    .collect();
                 self.command("dnf", &args, io).await;
             }
             Effect::Remove(names) => {
-                let args: Vec<String> = ["-y".to_owned(), "remove".to_owned()].into_iter().chain(names).collect();
+                let args: Vec<String> = ["-y".to_owned(), "remove".to_owned()]
+                    .into_iter()
+                    .chain(names)
+                    .collect();
                 self.command("dnf", &args, io).await;
             }
             Effect::Reboot => drop(self.host.request_power(Power::Reboot)),
@@ -203,15 +221,27 @@ mod tests {
     #[test]
     fn effects_of_lines() {
         for (text, expected) in [
-            ("dnf -y install a \\\n  b-c @guest-agents # x", vec![Effect::Install(vec!["a".into(), "b-c".into(), "@guest-agents".into()])]),
-            ("  sudo dnf install -y qemu-guest-agent && echo ok", vec![Effect::Install(vec!["qemu-guest-agent".into()])]),
+            (
+                "dnf -y install a \\\n  b-c @guest-agents # x",
+                vec![Effect::Install(vec!["a".into(), "b-c".into(), "@guest-agents".into()])],
+            ),
+            (
+                "  sudo dnf install -y qemu-guest-agent && echo ok",
+                vec![Effect::Install(vec!["qemu-guest-agent".into()])],
+            ),
             ("dnf -y update", vec![]),
             ("dnf install -y \"$PKG\"", vec![]),
-            ("echo hello world\n  echo not this", vec![Effect::Print("hello world".into())]),
+            (
+                "echo hello world\n  echo not this",
+                vec![Effect::Print("hello world".into())],
+            ),
             ("# exit 1\nexit 3", vec![Effect::Exit(3)]),
             ("  exit 3", vec![]),
             ("truncate -s 0 /etc/machine-id", vec![Effect::Seal(Identity::MachineId)]),
-            ("  : > \"${root}/etc/machine-id\"", vec![Effect::Seal(Identity::MachineId)]),
+            (
+                "  : > \"${root}/etc/machine-id\"",
+                vec![Effect::Seal(Identity::MachineId)],
+            ),
             ("rm -f /etc/ssh/ssh_host_*", vec![Effect::Seal(Identity::SshHostKeys)]),
             ("cat /etc/machine-id", vec![]),
             ("reboot", vec![Effect::Reboot]),

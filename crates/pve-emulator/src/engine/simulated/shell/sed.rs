@@ -12,7 +12,11 @@ struct Command {
 
 #[derive(Debug)]
 enum Action {
-    Substitute { pattern: Regex, replacement: String, all: bool },
+    Substitute {
+        pattern: Regex,
+        replacement: String,
+        all: bool,
+    },
     Delete,
     Print,
     Quit,
@@ -56,7 +60,11 @@ impl Sed {
                     continue;
                 }
                 match &command.action {
-                    Action::Substitute { pattern, replacement, all } => {
+                    Action::Substitute {
+                        pattern,
+                        replacement,
+                        all,
+                    } => {
                         let limit = usize::from(!*all);
                         line = pattern.replacen(&line, limit, replacement.as_str()).into_owned();
                     }
@@ -106,7 +114,14 @@ fn parse_command(text: &str, extended: bool) -> Result<(Command, &str), String> 
         Some('q') => Action::Quit,
         Some('a') => {
             let text = chars.as_str().trim_start_matches(['\\', '\n', ' ']);
-            return Ok((Command { address, negated, action: Action::Append(text.to_owned()) }, ""));
+            return Ok((
+                Command {
+                    address,
+                    negated,
+                    action: Action::Append(text.to_owned()),
+                },
+                "",
+            ));
         }
         Some('s') => {
             let delimiter = chars.next().ok_or_else(unknown)?;
@@ -114,12 +129,30 @@ fn parse_command(text: &str, extended: bool) -> Result<(Command, &str), String> 
             let (replacement, rest) = until(rest, delimiter).ok_or_else(unknown)?;
             let flags: String = rest.chars().take_while(|c| matches!(c, 'g' | 'I' | 'i')).collect();
             let pattern = regex(&pattern, extended, flags.contains(['i', 'I']))?;
-            let action = Action::Substitute { pattern, replacement: template(&replacement), all: flags.contains('g') };
-            return Ok((Command { address, negated, action }, &rest[flags.len()..]));
+            let action = Action::Substitute {
+                pattern,
+                replacement: template(&replacement),
+                all: flags.contains('g'),
+            };
+            return Ok((
+                Command {
+                    address,
+                    negated,
+                    action,
+                },
+                &rest[flags.len()..],
+            ));
         }
         _ => return Err(unknown()),
     };
-    Ok((Command { address, negated, action }, chars.as_str()))
+    Ok((
+        Command {
+            address,
+            negated,
+            action,
+        },
+        chars.as_str(),
+    ))
 }
 
 /// The text up to an unescaped delimiter, and what follows it.
@@ -214,7 +247,13 @@ mod tests {
     #[test]
     fn edits() {
         for (script, extended, quiet, input, output) in [
-            ("s/^SELINUX=.*/SELINUX=permissive/", false, false, "A\nSELINUX=enforcing\n", "A\nSELINUX=permissive\n"),
+            (
+                "s/^SELINUX=.*/SELINUX=permissive/",
+                false,
+                false,
+                "A\nSELINUX=enforcing\n",
+                "A\nSELINUX=permissive\n",
+            ),
             ("s|/a/|/b/|g", false, false, "/a/x/a/\n", "/b/x/b/\n"),
             ("s/a/b/", false, false, "aa\n", "ba\n"),
             ("s/\\(x\\)\\(y\\)/\\2\\1/", false, false, "xy\n", "yx\n"),

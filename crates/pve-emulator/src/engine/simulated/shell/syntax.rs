@@ -51,10 +51,24 @@ pub(super) struct Assign {
 pub(super) enum Compound {
     Brace(List),
     Subshell(List),
-    If { branches: Vec<(List, List)>, otherwise: Option<List> },
-    For { name: String, words: Option<Vec<Word>>, body: List },
-    While { until: bool, condition: List, body: List },
-    Case { word: Word, arms: Vec<(Vec<Word>, List)> },
+    If {
+        branches: Vec<(List, List)>,
+        otherwise: Option<List>,
+    },
+    For {
+        name: String,
+        words: Option<Vec<Word>>,
+        body: List,
+    },
+    While {
+        until: bool,
+        condition: List,
+        body: List,
+    },
+    Case {
+        word: Word,
+        arms: Vec<(Vec<Word>, List)>,
+    },
     /// `[[ ... ]]`
     Test(Vec<Word>),
     /// `(( ... ))`
@@ -83,8 +97,14 @@ pub(super) enum WordPart {
     Literal(String),
     /// Unquoted text: may hold patterns and a leading tilde.
     Plain(String),
-    Parameter { parameter: Parameter, quoted: bool },
-    Substitution { list: Arc<List>, quoted: bool },
+    Parameter {
+        parameter: Parameter,
+        quoted: bool,
+    },
+    Substitution {
+        list: Arc<List>,
+        quoted: bool,
+    },
     Arithmetic(String),
 }
 
@@ -99,11 +119,33 @@ pub(super) struct Parameter {
 /// `if_empty`: the form with a colon, which treats an empty value as unset.
 #[derive(Clone, Debug)]
 pub(super) enum ParameterOp {
-    Default { word: Word, if_empty: bool },
-    Assign { word: Word, if_empty: bool },
-    Alternative { word: Word, if_empty: bool },
-    Error { word: Word, if_empty: bool },
-    StripPrefix { pattern: Word, longest: bool },
-    StripSuffix { pattern: Word, longest: bool },
-    Replace { pattern: Word, replacement: Word, all: bool },
+    Default {
+        word: Word,
+        if_empty: bool,
+    },
+    Assign {
+        word: Word,
+        if_empty: bool,
+    },
+    Alternative {
+        word: Word,
+        if_empty: bool,
+    },
+    Error {
+        word: Word,
+        if_empty: bool,
+    },
+    StripPrefix {
+        pattern: Word,
+        longest: bool,
+    },
+    StripSuffix {
+        pattern: Word,
+        longest: bool,
+    },
+    Replace {
+        pattern: Word,
+        replacement: Word,
+        all: bool,
+    },
 }

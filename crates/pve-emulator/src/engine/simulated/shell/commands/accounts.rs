@@ -18,9 +18,15 @@ impl Shell {
                 let encrypted = args.iter().any(|arg| arg == "-e" || arg == "--encrypted");
                 let mut status = 0;
                 while let Some(line) = io.stdin.line().await {
-                    let Some((user, password)) = line.split_once(':') else { continue };
+                    let Some((user, password)) = line.split_once(':') else {
+                        continue;
+                    };
                     status |= self.with_user("chpasswd", user, io, |system| {
-                        let hash = if encrypted { password.to_owned() } else { crypt::hash(password) };
+                        let hash = if encrypted {
+                            password.to_owned()
+                        } else {
+                            crypt::hash(password)
+                        };
                         system.set_password_hash(user, &hash);
                     });
                 }
@@ -30,7 +36,9 @@ impl Shell {
                 let user = operand.unwrap_or_else(|| self.user.name.clone());
                 if args.iter().any(|arg| arg == "--stdin") {
                     let password = io.stdin.line().await.unwrap_or_default();
-                    return self.with_user("passwd", &user, io, |system| system.set_password_hash(&user, &crypt::hash(&password)));
+                    return self.with_user("passwd", &user, io, |system| {
+                        system.set_password_hash(&user, &crypt::hash(&password))
+                    });
                 }
                 self.lock_password(name, args, &user, io)
             }
@@ -56,7 +64,11 @@ impl Shell {
                     let home = system.user(&user).map(|user| user.home);
                     for (file, mode) in [("/etc/passwd", 0o644), ("/etc/shadow", 0), ("/etc/group", 0o644)] {
                         let text = system.files.text(file);
-                        let kept: String = text.lines().filter(|line| line.split(':').next() != Some(user.as_str())).map(|line| format!("{line}\n")).collect();
+                        let kept: String = text
+                            .lines()
+                            .filter(|line| line.split(':').next() != Some(user.as_str()))
+                            .map(|line| format!("{line}\n"))
+                            .collect();
                         system.files.put(file, kept, mode);
                     }
                     if let Some(home) = home.filter(|_| remove_home) {
@@ -74,7 +86,9 @@ impl Shell {
                     return 9;
                 }
                 let gid = 2000 + text.lines().count();
-                system.files.put("/etc/group", format!("{text}{group}:x:{gid}:\n"), 0o644);
+                system
+                    .files
+                    .put("/etc/group", format!("{text}{group}:x:{gid}:\n"), 0o644);
                 0
             }
             // Password ages are not kept.
@@ -82,7 +96,13 @@ impl Shell {
         }
     }
 
-    fn with_user(&self, name: &str, user: &str, io: &Io, action: impl FnOnce(&mut crate::engine::simulated::system::System)) -> i32 {
+    fn with_user(
+        &self,
+        name: &str,
+        user: &str,
+        io: &Io,
+        action: impl FnOnce(&mut crate::engine::simulated::system::System),
+    ) -> i32 {
         if self.user.uid != 0 {
             io.stderr.line(format!("{name}: Permission denied."));
             return 1;
@@ -128,7 +148,12 @@ impl Shell {
         let mut rest = args.iter();
         while let Some(arg) = rest.next() {
             match arg.as_str() {
-                "-G" | "--groups" => groups = rest.next().map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+                "-G" | "--groups" => {
+                    groups = rest
+                        .next()
+                        .map(|text| text.split(',').map(str::to_owned).collect())
+                        .unwrap_or_default()
+                }
                 "-s" | "--shell" => shell = rest.next().cloned().unwrap_or(shell),
                 "-p" | "--password" => hash = rest.next().cloned(),
                 "-u" | "-g" | "-d" | "-c" | "--uid" | "--gid" | "--home-dir" | "--comment" => drop(rest.next()),
@@ -161,23 +186,41 @@ impl Shell {
             Some(name) => system.user(name),
         };
         let Some(user) = user else {
-            io.stderr.line(format!("id: ‘{}’: no such user", wanted.map_or("", String::as_str)));
+            io.stderr
+                .line(format!("id: ‘{}’: no such user", wanted.map_or("", String::as_str)));
             return 1;
         };
         let groups = system.groups_of(&user.name);
-        let flags: String = args.iter().filter(|arg| arg.starts_with('-')).flat_map(|arg| arg.chars().skip(1)).collect();
+        let flags: String = args
+            .iter()
+            .filter(|arg| arg.starts_with('-'))
+            .flat_map(|arg| arg.chars().skip(1))
+            .collect();
         let by_name = flags.contains('n');
         let text = if name == "groups" || flags.contains('G') {
-            let names = groups.iter().map(|(id, group)| if by_name || name == "groups" { group.clone() } else { id.to_string() });
+            let names = groups.iter().map(|(id, group)| {
+                if by_name || name == "groups" {
+                    group.clone()
+                } else {
+                    id.to_string()
+                }
+            });
             names.collect::<Vec<_>>().join(" ")
         } else if flags.contains('u') {
             if by_name { user.name } else { user.uid.to_string() }
         } else if flags.contains('g') {
-            groups.first().map_or(user.gid.to_string(), |(id, group)| if by_name { group.clone() } else { id.to_string() })
+            groups.first().map_or(user.gid.to_string(), |(id, group)| {
+                if by_name { group.clone() } else { id.to_string() }
+            })
         } else {
             let list: Vec<String> = groups.iter().map(|(id, group)| format!("{id}({group})")).collect();
             let primary = list.first().cloned().unwrap_or_else(|| user.gid.to_string());
-            format!("uid={}({}) gid={primary} groups={}", user.uid, user.name, list.join(","))
+            format!(
+                "uid={}({}) gid={primary} groups={}",
+                user.uid,
+                user.name,
+                list.join(",")
+            )
         };
         io.stdout.line(text);
         0
@@ -196,7 +239,10 @@ impl Shell {
             }
         };
         let text = self.host.system().files.text(file);
-        let found: Vec<&str> = text.lines().filter(|line| keys.is_empty() || keys.iter().any(|key| line.split(':').next() == Some(key))).collect();
+        let found: Vec<&str> = text
+            .lines()
+            .filter(|line| keys.is_empty() || keys.iter().any(|key| line.split(':').next() == Some(key)))
+            .collect();
         for line in &found {
             io.stdout.line(line);
         }

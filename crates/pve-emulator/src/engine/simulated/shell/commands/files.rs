@@ -13,10 +13,16 @@ impl Shell {
         let system = self.host.system();
         let writable = |path: &str| {
             system.files.get(path).is_ok_and(|node| {
-                node.mode & 0o002 != 0 || (node.owner == self.user.name && node.mode & 0o200 != 0) || node.kind == Kind::Null
+                node.mode & 0o002 != 0
+                    || (node.owner == self.user.name && node.mode & 0o200 != 0)
+                    || node.kind == Kind::Null
             })
         };
-        if writable(path) || (!system.files.exists(path) && writable(parent(path))) { Ok(()) } else { Err(FsError::Denied) }
+        if writable(path) || (!system.files.exists(path) && writable(parent(path))) {
+            Ok(())
+        } else {
+            Err(FsError::Denied)
+        }
     }
 
     /// Whether the user may remove an entry from its folder; a sticky one gives up only what is the user's own.
@@ -28,13 +34,25 @@ impl Shell {
         let own = system.files.get_no_follow(path)?.owner == self.user.name;
         let folder = system.files.get(parent(path))?;
         let writable = folder.mode & 0o002 != 0 || folder.owner == self.user.name;
-        if writable && (own || folder.mode & 0o1000 == 0 || folder.owner == self.user.name) { Ok(()) } else { Err(FsError::Denied) }
+        if writable && (own || folder.mode & 0o1000 == 0 || folder.owner == self.user.name) {
+            Ok(())
+        } else {
+            Err(FsError::Denied)
+        }
     }
 
     pub(super) fn file_command(&mut self, name: &str, args: &[String], io: &Io) -> i32 {
-        let flags: String = args.iter().filter(|arg| arg.starts_with('-') && !arg.starts_with("--")).flat_map(|arg| arg.chars().skip(1)).collect();
+        let flags: String = args
+            .iter()
+            .filter(|arg| arg.starts_with('-') && !arg.starts_with("--"))
+            .flat_map(|arg| arg.chars().skip(1))
+            .collect();
         let has = |letter: char, long: &str| flags.contains(letter) || args.iter().any(|arg| arg == long);
-        let names: Vec<String> = args.iter().filter(|arg| !arg.starts_with('-') || arg.as_str() == "-").cloned().collect();
+        let names: Vec<String> = args
+            .iter()
+            .filter(|arg| !arg.starts_with('-') || arg.as_str() == "-")
+            .cloned()
+            .collect();
         match name {
             "mkdir" => self.mkdir(args, has('p', "--parents"), io),
             "install" => self.install(args, io),
@@ -73,7 +91,9 @@ impl Shell {
                 if self.host.system().files.is_dir(&path) && !flags.contains('n') && !flags.contains('T') {
                     path = format!("{path}/{}", base_name(target));
                 }
-                let linked = self.may_write(&path).and_then(|()| self.host.system().files.link(target, &path, flags.contains('f')));
+                let linked = self
+                    .may_write(&path)
+                    .and_then(|()| self.host.system().files.link(target, &path, flags.contains('f')));
                 Self::report(name, &path, linked, io)
             }
             "chmod" | "chown" | "chgrp" => {
@@ -88,14 +108,21 @@ impl Shell {
                         return 1;
                     }
                 };
-                self.each(name, &names, io, |shell, path| shell.change(name, &what, path, recursive))
+                self.each(name, &names, io, |shell, path| {
+                    shell.change(name, &what, path, recursive)
+                })
             }
             "touch" => self.each(name, &names, io, |shell, path| {
                 if shell.host.system().files.exists(path) {
                     return Ok(());
                 }
                 shell.may_write(path)?;
-                shell.host.system().files.write(path, Content::Bytes(bytes::Bytes::new()), 0o666 & !shell.umask, &shell.user.name)
+                shell.host.system().files.write(
+                    path,
+                    Content::Bytes(bytes::Bytes::new()),
+                    0o666 & !shell.umask,
+                    &shell.user.name,
+                )
             }),
             "readlink" | "realpath" => {
                 let Some(file) = names.first() else { return 1 };
@@ -125,7 +152,10 @@ impl Shell {
                 let text = match name {
                     "basename" => {
                         let base = base_name(trimmed);
-                        names.get(1).and_then(|suffix| base.strip_suffix(suffix.as_str())).unwrap_or(base)
+                        names
+                            .get(1)
+                            .and_then(|suffix| base.strip_suffix(suffix.as_str()))
+                            .unwrap_or(base)
                     }
                     _ if !trimmed.contains('/') => ".",
                     _ => parent(trimmed),
@@ -134,14 +164,27 @@ impl Shell {
                 0
             }
             // SELinux labels are not kept per file; the policy's own would be the result.
-            _ => self.each(name, &names.iter().filter(|name| name.starts_with('/')).cloned().collect::<Vec<_>>(), io, |shell, path| {
-                shell.host.system().files.get(path).map(drop)
-            }),
+            _ => self.each(
+                name,
+                &names
+                    .iter()
+                    .filter(|name| name.starts_with('/'))
+                    .cloned()
+                    .collect::<Vec<_>>(),
+                io,
+                |shell, path| shell.host.system().files.get(path).map(drop),
+            ),
         }
     }
 
     /// Does one thing to each file; complaints as coreutils word them.
-    fn each(&mut self, name: &str, files: &[String], io: &Io, mut action: impl FnMut(&mut Self, &str) -> Result<(), FsError>) -> i32 {
+    fn each(
+        &mut self,
+        name: &str,
+        files: &[String],
+        io: &Io,
+        mut action: impl FnMut(&mut Self, &str) -> Result<(), FsError>,
+    ) -> i32 {
         let mut status = 0;
         for file in files {
             let path = self.path(file);
@@ -172,7 +215,11 @@ impl Shell {
     fn change(&mut self, name: &str, what: &str, path: &str, recursive: bool) -> Result<(), FsError> {
         let mut system = self.host.system();
         let path = system.files.resolve(path, true)?;
-        let paths = if recursive { system.files.below(&path) } else { vec![path.clone()] };
+        let paths = if recursive {
+            system.files.below(&path)
+        } else {
+            vec![path.clone()]
+        };
         if !system.files.exists(&path) {
             return Err(FsError::NotFound);
         }
@@ -185,7 +232,9 @@ impl Shell {
                 "chmod" => node.mode = parse_mode(what, node.mode, node.kind == Kind::Dir),
                 "chgrp" => what.clone_into(&mut node.group),
                 _ => {
-                    let (owner, group) = what.split_once([':', '.']).map_or((what, None), |(owner, group)| (owner, Some(group)));
+                    let (owner, group) = what
+                        .split_once([':', '.'])
+                        .map_or((what, None), |(owner, group)| (owner, Some(group)));
                     if !owner.is_empty() {
                         owner.clone_into(&mut node.owner);
                     }
@@ -256,7 +305,11 @@ impl Shell {
         };
         let target = self.path(target);
         self.each("install", sources, io, |shell, source| {
-            let to = if shell.host.system().files.is_dir(&target) { format!("{target}/{}", base_name(source)) } else { target.clone() };
+            let to = if shell.host.system().files.is_dir(&target) {
+                format!("{target}/{}", base_name(source))
+            } else {
+                target.clone()
+            };
             let content = shell.host.system().files.content(source)?;
             shell.may_write(&to)?;
             let mut system = shell.host.system();
@@ -285,7 +338,10 @@ impl Shell {
                 names.push(arg.clone());
             }
         }
-        let Some(size) = size.and_then(|size| size.parse::<usize>().ok()).filter(|size| *size as u64 <= self.host.keep_file_bytes) else {
+        let Some(size) = size
+            .and_then(|size| size.parse::<usize>().ok())
+            .filter(|size| *size as u64 <= self.host.keep_file_bytes)
+        else {
             io.stderr.line("truncate: invalid or missing size");
             return 1;
         };
@@ -298,7 +354,9 @@ impl Shell {
                 Err(error) => return Err(error),
             };
             bytes.resize(size, 0);
-            system.files.write(path, Content::Bytes(bytes.into()), 0o644, &shell.user.name)
+            system
+                .files
+                .write(path, Content::Bytes(bytes.into()), 0o644, &shell.user.name)
         })
     }
 
@@ -312,14 +370,20 @@ impl Shell {
         }
         let random = hex::encode(rand::random::<[u8; 16]>());
         let xs = template.chars().rev().take_while(|c| *c == 'X').count();
-        let path = self.path(&format!("{}{}", &template[..template.len() - xs], &random[..xs.min(32)]));
+        let path = self.path(&format!(
+            "{}{}",
+            &template[..template.len() - xs],
+            &random[..xs.min(32)]
+        ));
         let owner = self.user.name.clone();
         let made = {
             let mut system = self.host.system();
             if directory {
                 system.files.make_dir(&path, 0o700, &owner)
             } else {
-                system.files.write(&path, Content::Bytes(bytes::Bytes::new()), 0o600, &owner)
+                system
+                    .files
+                    .write(&path, Content::Bytes(bytes::Bytes::new()), 0o600, &owner)
             }
         };
         if made.is_ok() {
@@ -330,7 +394,11 @@ impl Shell {
 
     fn transfer(&mut self, name: &str, args: &[String], io: &Io) -> i32 {
         let names: Vec<String> = args.iter().filter(|arg| !arg.starts_with('-')).cloned().collect();
-        let flags: String = args.iter().filter(|arg| arg.starts_with('-')).flat_map(|arg| arg.chars().skip(1)).collect();
+        let flags: String = args
+            .iter()
+            .filter(|arg| arg.starts_with('-'))
+            .flat_map(|arg| arg.chars().skip(1))
+            .collect();
         let Some((target, sources)) = names.split_last().filter(|(_, sources)| !sources.is_empty()) else {
             io.stderr.line(format!("{name}: missing file operand"));
             return 1;
@@ -352,7 +420,11 @@ impl Shell {
             }
             let keep_owner = name == "mv" || flags.contains(['a', 'p']);
             let mut system = shell.host.system();
-            let from = if name == "cp" { system.files.resolve(source, true)? } else { source.to_owned() };
+            let from = if name == "cp" {
+                system.files.resolve(source, true)?
+            } else {
+                source.to_owned()
+            };
             system.files.transfer(&from, &to, name == "cp")?;
             if !keep_owner && let Ok(node) = system.files.get_mut(&to) {
                 node.owner.clone_from(&shell.user.name);
@@ -370,8 +442,12 @@ impl Shell {
             let entries: Vec<(String, String)> = if system.files.is_dir(path) && !flags.contains('d') {
                 let resolved = system.files.resolve(path, true)?;
                 let listed = system.files.list(path)?;
-                let shown = listed.into_iter().filter(|name| flags.contains(['a', 'A']) || !name.starts_with('.'));
-                shown.map(|name| (name.clone(), format!("{}/{name}", resolved.trim_end_matches('/')))).collect()
+                let shown = listed
+                    .into_iter()
+                    .filter(|name| flags.contains(['a', 'A']) || !name.starts_with('.'));
+                shown
+                    .map(|name| (name.clone(), format!("{}/{name}", resolved.trim_end_matches('/'))))
+                    .collect()
             } else {
                 system.files.get_no_follow(path)?;
                 vec![(path.to_owned(), path.to_owned())]
@@ -379,14 +455,23 @@ impl Shell {
             for (name, path) in entries {
                 let node = system.files.get_no_follow(&path)?;
                 if flags.contains('l') {
-                    let size = if let Kind::File(content) = &node.kind { content.size() } else { 0 };
+                    let size = if let Kind::File(content) = &node.kind {
+                        content.size()
+                    } else {
+                        0
+                    };
                     let letter = match node.kind {
                         Kind::Dir => 'd',
                         Kind::Link(_) => 'l',
                         Kind::Null => 'c',
                         Kind::File(_) => '-',
                     };
-                    io.stdout.line(format!("{letter}{} 1 {} {} {size} Jan  1 00:00 {name}", mode_text(node.mode), node.owner, node.group));
+                    io.stdout.line(format!(
+                        "{letter}{} 1 {} {} {size} Jan  1 00:00 {name}",
+                        mode_text(node.mode),
+                        node.owner,
+                        node.group
+                    ));
                 } else {
                     io.stdout.line(name);
                 }
@@ -402,7 +487,9 @@ impl Shell {
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "-c" | "--format" => format = args.next().cloned(),
-                arg if arg.starts_with("--format=") => format = arg.split_once('=').map(|(_, format)| format.to_owned()),
+                arg if arg.starts_with("--format=") => {
+                    format = arg.split_once('=').map(|(_, format)| format.to_owned())
+                }
                 arg if arg.starts_with('-') => {}
                 arg => names.push(arg.to_owned()),
             }
@@ -410,15 +497,28 @@ impl Shell {
         self.each("stat", &names, io, |shell, path| {
             let system = shell.host.system();
             let node = system.files.get_no_follow(path)?;
-            let size = if let Kind::File(content) = &node.kind { content.size() } else { 0 };
-            let text = format.as_deref().unwrap_or("  File: %n\n  Size: %s\nAccess: (%a)  Uid: (%U)   Gid: (%G)");
+            let size = if let Kind::File(content) = &node.kind {
+                content.size()
+            } else {
+                0
+            };
+            let text = format
+                .as_deref()
+                .unwrap_or("  File: %n\n  Size: %s\nAccess: (%a)  Uid: (%U)   Gid: (%G)");
             let text = text
                 .replace("%n", path)
                 .replace("%s", &size.to_string())
                 .replace("%a", &format!("{:o}", node.mode))
                 .replace("%U", &node.owner)
                 .replace("%G", &node.group)
-                .replace("%F", if node.kind == Kind::Dir { "directory" } else { "regular file" });
+                .replace(
+                    "%F",
+                    if node.kind == Kind::Dir {
+                        "directory"
+                    } else {
+                        "regular file"
+                    },
+                );
             io.stdout.line(text);
             Ok(())
         })
@@ -426,7 +526,10 @@ impl Shell {
 
     /// `find path... [-name glob] [-type f|d|l] [-maxdepth n] [-delete]`
     fn find(&mut self, args: &[String], io: &Io) -> i32 {
-        let split = args.iter().position(|arg| arg.starts_with('-') || arg == "(" || arg == "!").unwrap_or(args.len());
+        let split = args
+            .iter()
+            .position(|arg| arg.starts_with('-') || arg == "(" || arg == "!")
+            .unwrap_or(args.len());
         let (names, tests) = args.split_at(split);
         let (mut glob, mut kind, mut depth, mut least, mut delete) = (None, None, usize::MAX, 0, false);
         let mut rest = tests.iter();
@@ -505,7 +608,11 @@ fn install_options(args: &[String]) -> (Option<u32>, Option<String>, Option<Stri
                 continue;
             }
             let tail = &letters[at + 1..];
-            let value = if tail.is_empty() { args.next().cloned().unwrap_or_default() } else { tail.to_owned() };
+            let value = if tail.is_empty() {
+                args.next().cloned().unwrap_or_default()
+            } else {
+                tail.to_owned()
+            };
             match letter {
                 'm' => mode = Some(parse_mode(&value, 0, false)),
                 'o' => owner = Some(value),
@@ -524,7 +631,9 @@ fn parse_mode(text: &str, old: u32, is_dir: bool) -> u32 {
     }
     let mut mode = old;
     for clause in text.split(',') {
-        let Some(at) = clause.find(['+', '-', '=']) else { continue };
+        let Some(at) = clause.find(['+', '-', '=']) else {
+            continue;
+        };
         let (who, rest) = clause.split_at(at);
         let mut bits = 0;
         for letter in rest.chars().skip(1) {
@@ -539,11 +648,13 @@ fn parse_mode(text: &str, old: u32, is_dir: bool) -> u32 {
         let mask = if who.is_empty() || who.contains('a') {
             0o777
         } else {
-            who.chars().fold(0, |mask, letter| mask | match letter {
-                'u' => 0o700,
-                'g' => 0o070,
-                'o' => 0o007,
-                _ => 0,
+            who.chars().fold(0, |mask, letter| {
+                mask | match letter {
+                    'u' => 0o700,
+                    'g' => 0o070,
+                    'o' => 0o007,
+                    _ => 0,
+                }
             })
         };
         mode = match rest.chars().next() {
@@ -557,6 +668,12 @@ fn parse_mode(text: &str, old: u32, is_dir: bool) -> u32 {
 
 fn mode_text(mode: u32) -> String {
     (0..9)
-        .map(|bit| if mode & (0o400 >> bit) != 0 { ['r', 'w', 'x'][bit % 3] } else { '-' })
+        .map(|bit| {
+            if mode & (0o400 >> bit) != 0 {
+                ['r', 'w', 'x'][bit % 3]
+            } else {
+                '-'
+            }
+        })
         .collect()
 }

@@ -17,7 +17,8 @@ impl Shell {
                 match Duration::try_from_secs_f64(total) {
                     Ok(duration) => self.host.clock.sleep(duration).await,
                     Err(_) => {
-                        io.stderr.line(format!("sleep: invalid time interval ‘{}’", args.join(" ")));
+                        io.stderr
+                            .line(format!("sleep: invalid time interval ‘{}’", args.join(" ")));
                         return 1;
                     }
                 }
@@ -30,12 +31,20 @@ impl Shell {
                     let skip = if matches!(rest[0].as_str(), "-k" | "-s") { 2 } else { 1 };
                     rest = rest.get(skip..).unwrap_or_default();
                 }
-                let Some((limit, command)) = rest.split_first() else { return 125 };
-                let Some(limit) = seconds(limit).and_then(|limit| Duration::try_from_secs_f64(limit).ok()) else { return 125 };
+                let Some((limit, command)) = rest.split_first() else {
+                    return 125;
+                };
+                let Some(limit) = seconds(limit).and_then(|limit| Duration::try_from_secs_f64(limit).ok()) else {
+                    return 125;
+                };
                 let clock = self.host.clock.clone();
                 // With instant time every limit has passed before the command begins, so only a command that never
                 // ends is timed out, after the limit in host time.
-                let limit = if clock.is_instant() { limit.min(Duration::from_secs(1)) } else { clock.host(limit) };
+                let limit = if clock.is_instant() {
+                    limit.min(Duration::from_secs(1))
+                } else {
+                    clock.host(limit)
+                };
                 tokio::select! {
                     code = self.run_argv(command, io) => code,
                     () = clock.sleep_host(limit) => 124,
@@ -43,7 +52,10 @@ impl Shell {
             }
             "xargs" => {
                 let input = io.stdin.all(self.host.keep_file_bytes).await.unwrap_or_default();
-                let words = String::from_utf8_lossy(&input).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+                let words = String::from_utf8_lossy(&input)
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>();
                 let own: Vec<String> = args.iter().skip_while(|arg| arg.starts_with('-')).cloned().collect();
                 if words.is_empty() && args.iter().any(|arg| arg == "-r") {
                     return 0;
@@ -67,7 +79,9 @@ impl Shell {
         let mut text = false;
         let mut stdin = false;
         while let Some((first, rest)) = args.split_first() {
-            let Some(letters) = first.strip_prefix(['-', '+']).filter(|letters| !letters.is_empty()) else { break };
+            let Some(letters) = first.strip_prefix(['-', '+']).filter(|letters| !letters.is_empty()) else {
+                break;
+            };
             args = rest;
             match letters {
                 "-" => break,
@@ -118,7 +132,9 @@ impl Shell {
             return child.run_script(file, &path, rest, io).await;
         }
         child.positional = args.to_vec();
-        let Ok(input) = io.stdin.all(self.host.keep_file_bytes).await else { return 1 };
+        let Ok(input) = io.stdin.all(self.host.keep_file_bytes).await else {
+            return 1;
+        };
         child.run(&String::from_utf8_lossy(&input), io).await
     }
 
@@ -139,12 +155,19 @@ impl Shell {
                 }
                 "--" => {}
                 arg if arg.starts_with('-') => {
-                    io.stderr.line(format!("env: invalid option -- '{}'", arg.trim_start_matches('-')));
+                    io.stderr
+                        .line(format!("env: invalid option -- '{}'", arg.trim_start_matches('-')));
                     return 125;
                 }
                 arg => match arg.split_once('=') {
                     Some((name, value)) => {
-                        child.vars.insert(name.to_owned(), Variable { value: value.to_owned(), exported: true });
+                        child.vars.insert(
+                            name.to_owned(),
+                            Variable {
+                                value: value.to_owned(),
+                                exported: true,
+                            },
+                        );
                     }
                     None => {
                         command.push(arg.to_owned());
@@ -160,7 +183,8 @@ impl Shell {
             return 0;
         }
         if child.find_program(&command[0]).is_none() && self.unknown == Unknown::NotFound {
-            io.stderr.line(format!("env: ‘{}’: No such file or directory", command[0]));
+            io.stderr
+                .line(format!("env: ‘{}’: No such file or directory", command[0]));
             return 127;
         }
         child.run_argv(&command, io).await
@@ -181,7 +205,11 @@ impl Shell {
                 "-E" | "--preserve-env" => keep = true,
                 "-S" => password_from_stdin = true,
                 "-c" if name == "su" => {
-                    command = vec!["bash".to_owned(), "-c".to_owned(), rest.next().cloned().unwrap_or_default()];
+                    command = vec![
+                        "bash".to_owned(),
+                        "-c".to_owned(),
+                        rest.next().cloned().unwrap_or_default(),
+                    ];
                 }
                 "--" => {}
                 option if option.starts_with('-') => {}
@@ -227,7 +255,12 @@ impl Shell {
         let user = self.user.name.clone();
         let (rules, in_wheel, hash) = {
             let system = self.host.system();
-            let rules: String = system.files.glob("/etc/sudoers.d/*").iter().map(|path| system.files.text(path)).collect();
+            let rules: String = system
+                .files
+                .glob("/etc/sudoers.d/*")
+                .iter()
+                .map(|path| system.files.text(path))
+                .collect();
             let wheel = system.groups_of(&user).iter().any(|(_, group)| group == "wheel");
             (rules, wheel, system.password_hash(&user).unwrap_or_default())
         };
@@ -260,12 +293,15 @@ impl Shell {
 /// `5`, `0.5`, `3m` as seconds.
 fn seconds(text: &str) -> Option<f64> {
     let (number, factor) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
-        Some(number) => (number, match text.as_bytes().last() {
-            Some(b'm') => 60.0,
-            Some(b'h') => 3600.0,
-            Some(b'd') => 86_400.0,
-            _ => 1.0,
-        }),
+        Some(number) => (
+            number,
+            match text.as_bytes().last() {
+                Some(b'm') => 60.0,
+                Some(b'h') => 3600.0,
+                Some(b'd') => 86_400.0,
+                _ => 1.0,
+            },
+        ),
         None => (text, 1.0),
     };
     number.parse::<f64>().ok().map(|number| number * factor)

@@ -11,7 +11,11 @@ const OK: &[u8] = b"\0";
 
 impl Shell {
     pub(super) async fn scp(&mut self, args: &[String], io: &Io) -> i32 {
-        let flags: String = args.iter().filter(|arg| arg.starts_with('-')).flat_map(|arg| arg.chars().skip(1)).collect();
+        let flags: String = args
+            .iter()
+            .filter(|arg| arg.starts_with('-'))
+            .flat_map(|arg| arg.chars().skip(1))
+            .collect();
         let Some(target) = args.iter().rev().find(|arg| !arg.starts_with('-')) else {
             io.stderr.line("usage: scp -t path | scp -f path");
             return 1;
@@ -52,12 +56,19 @@ impl Shell {
                     let mut fields = line[1..].splitn(3, ' ');
                     let mode = fields.next().and_then(|mode| u32::from_str_radix(mode, 8).ok());
                     let size = fields.next().and_then(|size| size.parse::<u64>().ok());
-                    let name = fields.next().map(base_name).filter(|name| !name.is_empty() && *name != "..");
+                    let name = fields
+                        .next()
+                        .map(base_name)
+                        .filter(|name| !name.is_empty() && *name != "..");
                     let (Some(mode), Some(size), Some(name)) = (mode, size, name) else {
                         return Self::scp_error(io, "protocol error: bad control line");
                     };
                     let folder = folders.last().cloned().unwrap_or_default();
-                    let path = if self.host.system().files.is_dir(&folder) { format!("{}/{name}", folder.trim_end_matches('/')) } else { folder };
+                    let path = if self.host.system().files.is_dir(&folder) {
+                        format!("{}/{name}", folder.trim_end_matches('/'))
+                    } else {
+                        folder
+                    };
                     if line.starts_with('D') {
                         self.host.system().files.make_dirs(&path, mode, &self.user.name);
                         folders.push(path);
@@ -73,7 +84,9 @@ impl Shell {
     }
 
     async fn receive(&mut self, path: &str, mode: u32, size: u64, io: &Io) -> i32 {
-        let writer = self.may_write(path).and_then(|()| FileWriter::open(&self.host, path, false, &self.user.name));
+        let writer = self
+            .may_write(path)
+            .and_then(|()| FileWriter::open(&self.host, path, false, &self.user.name));
         let mut writer = match writer {
             Ok(writer) => writer,
             Err(error) => return Self::scp_error(io, &format!("{path}: {error}")),
@@ -109,14 +122,17 @@ impl Shell {
         };
         let (mode, bytes) = match found {
             Ok((mode, Kind::File(Content::Bytes(bytes)))) => (mode, bytes),
-            Ok((_, Kind::File(_))) => return Self::scp_error(io, &format!("{shown}: too large to be kept by a simulated guest")),
+            Ok((_, Kind::File(_))) => {
+                return Self::scp_error(io, &format!("{shown}: too large to be kept by a simulated guest"));
+            }
             Ok(_) => return Self::scp_error(io, &format!("{shown}: not a regular file")),
             Err(error) => return Self::scp_error(io, &format!("{shown}: {error}")),
         };
         if io.stdin.exactly(1).await.first() != Some(&0) {
             return 1;
         }
-        io.stdout.write(format!("C{:04o} {} {}\n", mode & 0o7777, bytes.len(), base_name(path)));
+        io.stdout
+            .write(format!("C{:04o} {} {}\n", mode & 0o7777, bytes.len(), base_name(path)));
         if io.stdin.exactly(1).await.first() != Some(&0) {
             return 1;
         }

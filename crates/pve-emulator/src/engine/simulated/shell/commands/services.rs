@@ -13,7 +13,14 @@ impl Shell {
             "systemctl" => self.systemctl(args, io),
             "reboot" => self.power(Power::Reboot, io),
             "poweroff" => self.power(Power::Off, io),
-            "halt" => self.power(if args.iter().any(|arg| arg == "-p") { Power::Off } else { Power::Halt }, io),
+            "halt" => self.power(
+                if args.iter().any(|arg| arg == "-p") {
+                    Power::Off
+                } else {
+                    Power::Halt
+                },
+                io,
+            ),
             "shutdown" => self.shutdown(args, io),
             "cloud-init" => self.cloud_init(args, io).await,
             // The journal is not kept; what units print goes nowhere.
@@ -23,7 +30,8 @@ impl Shell {
 
     fn power(&self, power: Power, io: &Io) -> i32 {
         if self.user.uid != 0 {
-            io.stderr.line("Call to Reboot failed: Interactive authentication required.");
+            io.stderr
+                .line("Call to Reboot failed: Interactive authentication required.");
             return 1;
         }
         if self.host.is_chroot() {
@@ -47,7 +55,10 @@ impl Shell {
         } else {
             Power::Off
         };
-        let when = args.iter().find(|arg| !arg.starts_with('-')).map_or("+1", String::as_str);
+        let when = args
+            .iter()
+            .find(|arg| !arg.starts_with('-'))
+            .map_or("+1", String::as_str);
         let minutes = match when {
             "now" => 0,
             text => match text.strip_prefix('+').unwrap_or(text).parse::<u64>() {
@@ -61,7 +72,9 @@ impl Shell {
         if minutes == 0 || self.user.uid != 0 || self.host.is_chroot() {
             return self.power(power, io);
         }
-        io.stderr.line(format!("Shutdown scheduled in {minutes} min, use 'shutdown -c' to cancel."));
+        io.stderr.line(format!(
+            "Shutdown scheduled in {minutes} min, use 'shutdown -c' to cancel."
+        ));
         let host = std::sync::Arc::clone(&self.host);
         tokio::spawn(async move {
             host.clock.sleep(Duration::from_secs(minutes * 60)).await;
@@ -75,7 +88,9 @@ impl Shell {
         let quiet = flag("--quiet") || flag("-q");
         let now = flag("--now");
         let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-        let Some((verb, names)) = words.split_first() else { return 0 };
+        let Some((verb, names)) = words.split_first() else {
+            return 0;
+        };
         let units: Vec<String> = names.iter().map(|name| System::unit_name(name)).collect();
         match verb.as_str() {
             "reboot" => return self.power(Power::Reboot, io),
@@ -83,7 +98,8 @@ impl Shell {
             "halt" => return self.power(Power::Halt, io),
             "daemon-reload" | "reset-failed" | "preset-all" | "set-default" | "daemon-reexec" => return 0,
             "is-system-running" => {
-                io.stdout.line(if self.host.is_chroot() { "offline" } else { "running" });
+                io.stdout
+                    .line(if self.host.is_chroot() { "offline" } else { "running" });
                 return i32::from(self.host.is_chroot());
             }
             _ => {}
@@ -97,7 +113,10 @@ impl Shell {
                 return self.unit_state(verb, &units, quiet, io);
             }
             _ if self.user.uid != 0 => {
-                io.stderr.line(format!("Failed to {verb} {}: Interactive authentication required.", units.join(" ")));
+                io.stderr.line(format!(
+                    "Failed to {verb} {}: Interactive authentication required.",
+                    units.join(" ")
+                ));
                 return 1;
             }
             _ => self.change_units(verb, &units, now, io),
@@ -110,7 +129,8 @@ impl Shell {
         let system = self.host.system();
         if verb.starts_with("list-") {
             for (name, unit) in &system.units {
-                io.stdout.line(format!("{name} {}", if unit.enabled { "enabled" } else { "disabled" }));
+                io.stdout
+                    .line(format!("{name} {}", if unit.enabled { "enabled" } else { "disabled" }));
             }
             return 0;
         }
@@ -148,8 +168,13 @@ impl Shell {
         let mut status = 0;
         for unit in units {
             if !system.has_unit(unit) && verb != "mask" && verb != "unmask" {
-                io.stderr.line(format!("Failed to {verb} unit: Unit file {unit} does not exist."));
-                status = if matches!(verb, "start" | "restart" | "stop") { 5 } else { 1 };
+                io.stderr
+                    .line(format!("Failed to {verb} unit: Unit file {unit} does not exist."));
+                status = if matches!(verb, "start" | "restart" | "stop") {
+                    5
+                } else {
+                    1
+                };
                 continue;
             }
             let start = |system: &mut System| {

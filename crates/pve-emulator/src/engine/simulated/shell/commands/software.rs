@@ -15,14 +15,24 @@ impl Shell {
             }
             "setenforce" => {
                 let mode = args.first().map_or("", String::as_str);
-                let text = if matches!(mode, "1" | "Enforcing") { "enforcing" } else { "permissive" };
-                self.host.system().files.put("/etc/selinux/config", format!("SELINUX={text}\nSELINUXTYPE=targeted\n"), 0o644);
+                let text = if matches!(mode, "1" | "Enforcing") {
+                    "enforcing"
+                } else {
+                    "permissive"
+                };
+                self.host.system().files.put(
+                    "/etc/selinux/config",
+                    format!("SELINUX={text}\nSELINUXTYPE=targeted\n"),
+                    0o644,
+                );
                 0
             }
             "setsebool" => {
                 let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
                 let pairs: Vec<(String, bool)> = match names[..] {
-                    [name, value] if !name.contains('=') => vec![(name.clone(), matches!(value.as_str(), "1" | "on" | "true"))],
+                    [name, value] if !name.contains('=') => {
+                        vec![(name.clone(), matches!(value.as_str(), "1" | "on" | "true"))]
+                    }
                     _ => names
                         .iter()
                         .filter_map(|pair| pair.split_once('='))
@@ -53,29 +63,42 @@ impl Shell {
                     0
                 }
                 None if args.iter().any(|arg| arg == "-I") => {
-                    io.stdout.line(self.host.address.map_or(String::new(), |address| address.to_string()));
+                    io.stdout
+                        .line(self.host.address.map_or(String::new(), |address| address.to_string()));
                     0
                 }
                 None => {
                     let name = self.host.system().hostname();
                     let short = args.iter().any(|arg| arg == "-s");
-                    io.stdout.line(if short { name.split('.').next().unwrap_or_default() } else { &name });
+                    io.stdout.line(if short {
+                        name.split('.').next().unwrap_or_default()
+                    } else {
+                        &name
+                    });
                     0
                 }
             },
             "hostnamectl" => match args.iter().position(|arg| arg == "set-hostname" || arg == "hostname") {
                 Some(at) if args.len() > at + 1 => {
-                    self.host.system().files.put("/etc/hostname", format!("{}\n", args[at + 1]), 0o644);
+                    self.host
+                        .system()
+                        .files
+                        .put("/etc/hostname", format!("{}\n", args[at + 1]), 0o644);
                     0
                 }
                 _ => {
-                    io.stdout.line(format!(" Static hostname: {}", self.host.system().hostname()));
+                    io.stdout
+                        .line(format!(" Static hostname: {}", self.host.system().hostname()));
                     0
                 }
             },
             "ip" => {
                 let mut lines = vec!["1: lo    inet 127.0.0.1/8 scope host lo".to_owned()];
-                lines.extend(self.host.address.map(|address| format!("2: eth0    inet {address}/10 scope global eth0")));
+                lines.extend(
+                    self.host
+                        .address
+                        .map(|address| format!("2: eth0    inet {address}/10 scope global eth0")),
+                );
                 lines.iter().for_each(|line| io.stdout.line(line));
                 0
             }
@@ -107,12 +130,16 @@ impl Shell {
                     Some("-r") => kernel.to_owned(),
                     Some("-m" | "-p" | "-i") => "x86_64".to_owned(),
                     Some("-n") => host,
-                    Some("-a") => format!("Linux {host} {kernel} #1 SMP PREEMPT_DYNAMIC x86_64 x86_64 x86_64 GNU/Linux"),
+                    Some("-a") => {
+                        format!("Linux {host} {kernel} #1 SMP PREEMPT_DYNAMIC x86_64 x86_64 x86_64 GNU/Linux")
+                    }
                     _ => "Linux".to_owned(),
                 }
             }
             "date" => {
-                let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+                let seconds = std::time::SystemTime::now()
+                    .duration_since(std::time::UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs());
                 match args.iter().find_map(|arg| arg.strip_prefix('+')) {
                     Some("%s") | None => seconds.to_string(),
                     Some(format) => format_date(seconds, format),
@@ -120,15 +147,21 @@ impl Shell {
             }
             "uptime" => format!("up {} s", self.host.booted.elapsed().as_secs()),
             "nproc" => "2".to_owned(),
-            "df" => "Filesystem 1K-blocks Used Available Use% Mounted on\n/dev/sda3 33000000 1500000 31500000 5% /".to_owned(),
-            "free" => "               total        used        free\nMem:         4194304      524288     3670016".to_owned(),
+            "df" => "Filesystem 1K-blocks Used Available Use% Mounted on\n/dev/sda3 33000000 1500000 31500000 5% /"
+                .to_owned(),
+            "free" => {
+                "               total        used        free\nMem:         4194304      524288     3670016".to_owned()
+            }
             "which" => {
                 let mut status = 0;
                 for program in args {
                     if self.knows_program(program) {
                         io.stdout.line(format!("/usr/bin/{program}"));
                     } else {
-                        io.stderr.line(format!("/usr/bin/which: no {program} in ({})", self.get("PATH").unwrap_or_default()));
+                        io.stderr.line(format!(
+                            "/usr/bin/which: no {program} in ({})",
+                            self.get("PATH").unwrap_or_default()
+                        ));
                         status = 1;
                     }
                 }
@@ -143,11 +176,25 @@ impl Shell {
 
     fn dnf(&mut self, args: &[String], io: &Io) -> i32 {
         let words: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-        let Some((verb, names)) = words.split_first() else { return 0 };
-        if matches!(verb.as_str(), "install" | "reinstall" | "remove" | "erase" | "update" | "upgrade" | "autoremove" | "group" | "groupinstall")
-            && self.user.uid != 0
+        let Some((verb, names)) = words.split_first() else {
+            return 0;
+        };
+        if matches!(
+            verb.as_str(),
+            "install"
+                | "reinstall"
+                | "remove"
+                | "erase"
+                | "update"
+                | "upgrade"
+                | "autoremove"
+                | "group"
+                | "groupinstall"
+        ) && self.user.uid != 0
         {
-            io.stderr.line("Error: This command has to be run with superuser privileges (under the root user on most systems).");
+            io.stderr.line(
+                "Error: This command has to be run with superuser privileges (under the root user on most systems).",
+            );
             return 1;
         }
         match verb.as_str() {
@@ -157,7 +204,10 @@ impl Shell {
                 for name in names {
                     let base = name.as_str();
                     let fresh = system.install(base);
-                    if fresh && !chroot && let Some(unit) = crate::engine::simulated::packages::unit(base) {
+                    if fresh
+                        && !chroot
+                        && let Some(unit) = crate::engine::simulated::packages::unit(base)
+                    {
                         // udev starts the agent as soon as its unit is there; the others wait for their turn.
                         if unit == "qemu-guest-agent.service" {
                             system.active.insert(unit.to_owned());
@@ -166,7 +216,10 @@ impl Shell {
                 }
                 drop(system);
                 self.host.services.notify_one();
-                io.stdout.line(format!("Installed: {}", names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")));
+                io.stdout.line(format!(
+                    "Installed: {}",
+                    names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ")
+                ));
                 io.stdout.line("Complete!");
                 0
             }
@@ -180,32 +233,45 @@ impl Shell {
                 io.stdout.line("Complete!");
                 0
             }
-            "update" | "upgrade" | "makecache" | "clean" | "autoremove" | "check-update" | "config-manager" | "module" => {
+            "update" | "upgrade" | "makecache" | "clean" | "autoremove" | "check-update" | "config-manager"
+            | "module" => {
                 io.stdout.line("Nothing to do.");
                 0
             }
             "list" => {
                 let system = self.host.system();
-                let found: Vec<&&String> = names.iter().filter(|name| system.packages.contains(name.as_str())).collect();
+                let found: Vec<&&String> = names
+                    .iter()
+                    .filter(|name| system.packages.contains(name.as_str()))
+                    .collect();
                 found.iter().for_each(|name| io.stdout.line(format!("{name}.x86_64")));
                 i32::from(found.is_empty() && !names.is_empty())
             }
             other => {
-                io.stderr.line(format!("No such command: {other}. Please use /usr/bin/dnf --help"));
+                io.stderr
+                    .line(format!("No such command: {other}. Please use /usr/bin/dnf --help"));
                 1
             }
         }
     }
 
     fn rpm(&self, args: &[String], io: &Io) -> i32 {
-        let flags: String = args.iter().filter(|arg| arg.starts_with('-') && !arg.starts_with("--")).flat_map(|arg| arg.chars().skip(1)).collect();
+        let flags: String = args
+            .iter()
+            .filter(|arg| arg.starts_with('-') && !arg.starts_with("--"))
+            .flat_map(|arg| arg.chars().skip(1))
+            .collect();
         if !flags.contains('q') && !args.iter().any(|arg| arg == "--query") {
             io.stderr.line("rpm: only queries are simulated");
             return 1;
         }
         let system = self.host.system();
         if flags.contains('a') {
-            system.packages.iter().filter(|name| !name.starts_with('@')).for_each(|name| io.stdout.line(name));
+            system
+                .packages
+                .iter()
+                .filter(|name| !name.starts_with('@'))
+                .for_each(|name| io.stdout.line(name));
             return 0;
         }
         let mut status = 0;
@@ -231,7 +297,11 @@ fn format_date(seconds: u64, format: &str) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let clock = seconds % 86_400;
     format

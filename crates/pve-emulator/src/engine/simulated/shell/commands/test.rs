@@ -106,7 +106,20 @@ impl Shell {
         let is_binary = operator.is_some_and(|operator| {
             matches!(
                 operator,
-                "=" | "==" | "!=" | "=~" | "<" | ">" | "-eq" | "-ne" | "-lt" | "-le" | "-gt" | "-ge" | "-nt" | "-ot" | "-ef"
+                "=" | "=="
+                    | "!="
+                    | "=~"
+                    | "<"
+                    | ">"
+                    | "-eq"
+                    | "-ne"
+                    | "-lt"
+                    | "-le"
+                    | "-gt"
+                    | "-ge"
+                    | "-nt"
+                    | "-ot"
+                    | "-ef"
             )
         });
         if is_binary && reader.left() >= 3 {
@@ -148,7 +161,10 @@ impl Shell {
             "-f" => node.is_ok_and(|node| matches!(node.kind, Kind::File(_))),
             "-d" => node.is_ok_and(|node| node.kind == Kind::Dir),
             "-c" => node.is_ok_and(|node| node.kind == Kind::Null),
-            "-L" | "-h" => system.files.get_no_follow(&path).is_ok_and(|node| matches!(node.kind, Kind::Link(_))),
+            "-L" | "-h" => system
+                .files
+                .get_no_follow(&path)
+                .is_ok_and(|node| matches!(node.kind, Kind::Link(_))),
             "-s" => system.files.content(&path).is_ok_and(|content| content.size() > 0),
             "-x" => node.is_ok_and(|node| node.mode & 0o111 != 0),
             "-r" => node.is_ok_and(|node| root || node.mode & 0o444 != 0),
@@ -161,11 +177,17 @@ impl Shell {
     }
 
     fn binary_test(&self, left: &str, operator: &str, right: &str, pattern: Option<&str>) -> Result<bool, String> {
-        let number = |text: &str| text.trim().parse::<i64>().map_err(|_| format!("{text}: integer expression expected"));
+        let number = |text: &str| {
+            text.trim()
+                .parse::<i64>()
+                .map_err(|_| format!("{text}: integer expression expected"))
+        };
         Ok(match operator {
             "=" | "==" => pattern.map_or(left == right, |pattern| matches_pattern(pattern, left)),
             "!=" => !pattern.map_or(left == right, |pattern| matches_pattern(pattern, left)),
-            "=~" => regex_lite::Regex::new(right).map_err(|_| format!("{right}: invalid expression"))?.is_match(left),
+            "=~" => regex_lite::Regex::new(right)
+                .map_err(|_| format!("{right}: invalid expression"))?
+                .is_match(left),
             "<" => left < right,
             ">" => left > right,
             "-eq" => number(left)? == number(right)?,

@@ -20,13 +20,19 @@ impl Args {
     /// Sorts a command line; `valued` are the letters that take a value. Long options keep their text in `rest`-less
     /// form: `--quiet` counts as its first letter.
     fn new(args: &[String], valued: &str) -> Self {
-        let mut sorted = Self { flags: String::new(), values: Vec::new(), rest: Vec::new() };
+        let mut sorted = Self {
+            flags: String::new(),
+            values: Vec::new(),
+            rest: Vec::new(),
+        };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             if arg == "--" {
                 sorted.rest.extend(args.by_ref().cloned());
             } else if let Some(long) = arg.strip_prefix("--") {
-                let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+                let (name, value) = long
+                    .split_once('=')
+                    .map_or((long, None), |(name, value)| (name, Some(value)));
                 let letter = name.chars().next().unwrap_or(' ');
                 match value {
                     Some(value) => sorted.values.push((letter, value.to_owned())),
@@ -37,7 +43,11 @@ impl Args {
                 while let Some((at, letter)) = letters.next() {
                     if valued.contains(letter) {
                         let tail = &arg[1 + at + letter.len_utf8()..];
-                        let value = if tail.is_empty() { args.next().cloned().unwrap_or_default() } else { tail.to_owned() };
+                        let value = if tail.is_empty() {
+                            args.next().cloned().unwrap_or_default()
+                        } else {
+                            tail.to_owned()
+                        };
                         sorted.values.push((letter, value));
                         break;
                     }
@@ -55,7 +65,11 @@ impl Args {
     }
 
     fn value(&self, letter: char) -> Option<&str> {
-        self.values.iter().rev().find(|(given, _)| *given == letter).map(|(_, value)| value.as_str())
+        self.values
+            .iter()
+            .rev()
+            .find(|(given, _)| *given == letter)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -64,7 +78,11 @@ impl Shell {
         let mut newline = true;
         let mut escapes = false;
         let mut rest = args;
-        while let Some(flags) = rest.first().and_then(|arg| arg.strip_prefix('-')).filter(|flags| !flags.is_empty()) {
+        while let Some(flags) = rest
+            .first()
+            .and_then(|arg| arg.strip_prefix('-'))
+            .filter(|flags| !flags.is_empty())
+        {
             if !flags.chars().all(|c| matches!(c, 'n' | 'e' | 'E')) {
                 break;
             }
@@ -79,7 +97,11 @@ impl Shell {
     }
 
     pub(super) fn printf(&self, args: &[String], io: &Io) -> i32 {
-        let args = if args.first().is_some_and(|arg| arg == "--") { &args[1..] } else { args };
+        let args = if args.first().is_some_and(|arg| arg == "--") {
+            &args[1..]
+        } else {
+            args
+        };
         let Some((format, values)) = args.split_first() else {
             self.complain(io, "printf: usage: printf [-v var] format [arguments]");
             return 2;
@@ -151,7 +173,14 @@ impl Shell {
                 // One id per boot, made of what is unique to this one.
                 let seed = format!("{:p} {:?}", std::sync::Arc::as_ptr(&self.host), self.host.booted);
                 let hash = hex::encode(&Sha256::digest(seed)[..16]);
-                format!("{}-{}-{}-{}-{}\n", &hash[..8], &hash[8..12], &hash[12..16], &hash[16..20], &hash[20..])
+                format!(
+                    "{}-{}-{}-{}-{}\n",
+                    &hash[..8],
+                    &hash[8..12],
+                    &hash[12..16],
+                    &hash[16..20],
+                    &hash[20..]
+                )
             }
             _ => return None,
         })
@@ -202,7 +231,9 @@ impl Shell {
         let mut status = 0;
         for file in &args.rest {
             let path = self.path(file);
-            let opened = self.may_write(&path).and_then(|()| FileWriter::open(&self.host, &path, args.has('a'), &self.user.name));
+            let opened = self
+                .may_write(&path)
+                .and_then(|()| FileWriter::open(&self.host, &path, args.has('a'), &self.user.name));
             match opened {
                 Ok(writer) => writers.push(writer),
                 Err(error) => {
@@ -254,7 +285,12 @@ impl Shell {
             }
         }
         let content = if file == "-" {
-            Content::Bytes(io.stdin.all(self.host.keep_file_bytes).await.map_err(|error| error.to_string())?)
+            Content::Bytes(
+                io.stdin
+                    .all(self.host.keep_file_bytes)
+                    .await
+                    .map_err(|error| error.to_string())?,
+            )
         } else {
             self.readable(file).map_err(|error| error.to_string())?
         };
@@ -270,7 +306,9 @@ impl Shell {
         let (list, mut status) = self.input(name, &args.rest, io).await;
         let mut checked = 0;
         for line in String::from_utf8_lossy(&list).lines() {
-            let Some((expected, file)) = line.split_once(' ') else { continue };
+            let Some((expected, file)) = line.split_once(' ') else {
+                continue;
+            };
             let file = file.trim_start_matches([' ', '*']);
             checked += 1;
             match self.sum(name, file, io).await {
@@ -281,7 +319,8 @@ impl Shell {
                 }
                 Ok(_) => {
                     io.stdout.line(format!("{file}: FAILED"));
-                    io.stderr.line(format!("{name}: WARNING: 1 computed checksum did NOT match"));
+                    io.stderr
+                        .line(format!("{name}: WARNING: 1 computed checksum did NOT match"));
                     status = 1;
                 }
                 Err(error) => {
@@ -291,7 +330,8 @@ impl Shell {
             }
         }
         if checked == 0 {
-            io.stderr.line(format!("{name}: no properly formatted checksum lines found"));
+            io.stderr
+                .line(format!("{name}: no properly formatted checksum lines found"));
             return 1;
         }
         status
@@ -300,12 +340,20 @@ impl Shell {
     async fn sed(&self, args: &[String], io: &Io) -> i32 {
         // `-i` takes its suffix attached, so it is a flag here.
         let sorted = Args::new(args, "e");
-        let in_place = args.iter().any(|arg| arg.starts_with("-i") || arg.starts_with("--in-place"));
-        let mut scripts: Vec<String> = sorted.values.iter().filter(|(letter, _)| *letter == 'e').map(|(_, value)| value.clone()).collect();
+        let in_place = args
+            .iter()
+            .any(|arg| arg.starts_with("-i") || arg.starts_with("--in-place"));
+        let mut scripts: Vec<String> = sorted
+            .values
+            .iter()
+            .filter(|(letter, _)| *letter == 'e')
+            .map(|(_, value)| value.clone())
+            .collect();
         let mut files = sorted.rest.clone();
         if scripts.is_empty() {
             if files.is_empty() {
-                io.stderr.line("Usage: sed [OPTION]... {script-only-if-no-other-script} [input-file]...");
+                io.stderr
+                    .line("Usage: sed [OPTION]... {script-only-if-no-other-script} [input-file]...");
                 return 1;
             }
             scripts.push(files.remove(0));
@@ -328,7 +376,10 @@ impl Shell {
             let edited = self.read_input(file, io).await.and_then(|bytes| {
                 self.may_write(&path)?;
                 let text = sed.apply(&String::from_utf8_lossy(&bytes));
-                self.host.system().files.write(&path, Content::Bytes(text.into()), 0o644, &self.user.name)
+                self.host
+                    .system()
+                    .files
+                    .write(&path, Content::Bytes(text.into()), 0o644, &self.user.name)
             });
             if let Err(error) = edited {
                 io.stderr.line(format!("sed: can't read {file}: {error}"));
@@ -349,7 +400,11 @@ impl Shell {
         let extended = args.has('E') || args.has('P') || name == "egrep";
         let mut text = if fixed { regex_lite::escape(&pattern) } else { pattern };
         if args.has('w') {
-            text = if extended || fixed { format!("\\b({text})\\b") } else { format!("\\b\\({text}\\)\\b") };
+            text = if extended || fixed {
+                format!("\\b({text})\\b")
+            } else {
+                format!("\\b\\({text}\\)\\b")
+            };
         }
         if args.has('x') {
             text = format!("^{text}$");
@@ -361,7 +416,14 @@ impl Shell {
                 return 2;
             }
         };
-        let quiet_errors = if args.has('s') { Io { stderr: crate::engine::simulated::shell::io::Output::Null, ..io.clone() } } else { io.clone() };
+        let quiet_errors = if args.has('s') {
+            Io {
+                stderr: crate::engine::simulated::shell::io::Output::Null,
+                ..io.clone()
+            }
+        } else {
+            io.clone()
+        };
         let (bytes, status) = self.input("grep", &args.rest, &quiet_errors).await;
         let text = String::from_utf8_lossy(&bytes);
         let mut count = 0;
@@ -373,7 +435,11 @@ impl Shell {
             if args.has('q') || args.has('c') || args.has('l') {
                 continue;
             }
-            let prefix = if args.has('n') { format!("{}:", number + 1) } else { String::new() };
+            let prefix = if args.has('n') {
+                format!("{}:", number + 1)
+            } else {
+                String::new()
+            };
             if args.has('o') {
                 for found in compiled.find_iter(line) {
                     io.stdout.line(format!("{prefix}{}", found.as_str()));
@@ -386,7 +452,8 @@ impl Shell {
             io.stdout.line(count.to_string());
         }
         if args.has('l') && count > 0 {
-            io.stdout.line(args.rest.first().map_or("(standard input)", String::as_str));
+            io.stdout
+                .line(args.rest.first().map_or("(standard input)", String::as_str));
         }
         match (count, status) {
             (0, 0) => 1,
@@ -446,7 +513,11 @@ impl Shell {
             "head" | "tail" => {
                 if let Some(count) = args.value('c').and_then(|count| count.parse::<usize>().ok()) {
                     let count = count.min(bytes.len());
-                    let part = if name == "head" { &bytes[..count] } else { &bytes[bytes.len() - count..] };
+                    let part = if name == "head" {
+                        &bytes[..count]
+                    } else {
+                        &bytes[bytes.len() - count..]
+                    };
                     io.stdout.write(part.to_vec());
                     return status;
                 }
@@ -502,7 +573,13 @@ impl Shell {
             "sort" => {
                 let mut lines: Vec<&str> = text.lines().collect();
                 if args.has('n') {
-                    let value = |line: &str| line.trim().split(|c: char| !c.is_ascii_digit() && c != '-').next().and_then(|number| number.parse::<i64>().ok()).unwrap_or(0);
+                    let value = |line: &str| {
+                        line.trim()
+                            .split(|c: char| !c.is_ascii_digit() && c != '-')
+                            .next()
+                            .and_then(|number| number.parse::<i64>().ok())
+                            .unwrap_or(0)
+                    };
                     lines.sort_by_key(|line| value(line));
                 } else {
                     lines.sort_unstable();
@@ -527,7 +604,11 @@ impl Shell {
             _ => {
                 let engine = base64::engine::general_purpose::STANDARD;
                 if args.has('d') {
-                    let compact: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+                    let compact: Vec<u8> = bytes
+                        .iter()
+                        .copied()
+                        .filter(|byte| !byte.is_ascii_whitespace())
+                        .collect();
                     match engine.decode(compact) {
                         Ok(decoded) => io.stdout.write(decoded),
                         Err(_) => {
@@ -564,7 +645,12 @@ fn pick(fields: &[String], ranges: &str) -> Vec<String> {
             None => range.parse() == Ok(number),
         })
     };
-    fields.iter().enumerate().filter(|(index, _)| wanted(index + 1)).map(|(_, field)| field.clone()).collect()
+    fields
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| wanted(index + 1))
+        .map(|(_, field)| field.clone())
+        .collect()
 }
 
 /// `tr`: sets with ranges and the classes that scripts use.
@@ -602,7 +688,11 @@ fn translate(text: &str, args: &Args) -> String {
     for c in text.chars() {
         let mapped = match (hit(c), second.last()) {
             (true, Some(fallback)) => {
-                let index = if complement { usize::MAX } else { first.iter().position(|member| *member == c).unwrap_or(0) };
+                let index = if complement {
+                    usize::MAX
+                } else {
+                    first.iter().position(|member| *member == c).unwrap_or(0)
+                };
                 *second.get(index).unwrap_or(fallback)
             }
             _ => c,
@@ -665,11 +755,19 @@ fn print_once<'a>(format: &str, values: &mut impl Iterator<Item = &'a String>, o
         while let Some(flag) = chars.next_if(|c| c.is_ascii_digit() || matches!(c, '-' | '+' | ' ' | '#' | '.')) {
             flags.push(flag);
         }
-        let (width, precision) = flags.split_once('.').map_or((flags.as_str(), None), |(width, precision)| (width, precision.parse::<usize>().ok()));
+        let (width, precision) = flags
+            .split_once('.')
+            .map_or((flags.as_str(), None), |(width, precision)| {
+                (width, precision.parse::<usize>().ok())
+            });
         let left = width.contains('-');
         let zero = width.starts_with('0') && !left;
         // A width beyond this is a slip, not a wish.
-        let size = width.trim_start_matches(['-', '+', ' ', '#', '0']).parse::<usize>().unwrap_or(0).min(4096);
+        let size = width
+            .trim_start_matches(['-', '+', ' ', '#', '0'])
+            .parse::<usize>()
+            .unwrap_or(0)
+            .min(4096);
         let value = |values: &mut dyn Iterator<Item = &'a String>| values.next().cloned().unwrap_or_default();
         let text = match chars.next() {
             Some('%') => {
