@@ -1,11 +1,15 @@
 //! `Connection`: which cluster, and as whom. Kept apart from what to build.
 
+mod parse;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use proxmox_client::{Auth, Client, Fingerprint, Tls};
 use secrecy::SecretString;
 use url::Url;
+
+pub use parse::{ConnectionInput, ConnectionOutcome};
 
 /// Where Proxmox VE answers, as whom to log in, and whom to trust.
 #[derive(Clone, Debug)]

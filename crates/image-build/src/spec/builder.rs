@@ -13,7 +13,7 @@ use crate::boot_command::BootCommand;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::Error;
 use crate::k3s_version::K3sVersion;
-use crate::preset;
+use crate::preset::{self, ScriptOptions};
 
 /// Describes an image step by step; everything not said is the preset's: a k3s image on AlmaLinux 9.
 ///
@@ -24,7 +24,7 @@ pub struct ImageSpecBuilder {
     spec: ImageSpec,
     name: Option<String>,
     k3s: K3s,
-    hardening: bool,
+    scripts: ScriptOptions,
     own_provisioners: Option<Vec<ProvisionerSpec>>,
     own_seal: Option<Option<ShellSpec>>,
     disk_storage: Option<StorageId>,
@@ -47,7 +47,7 @@ impl ImageSpecBuilder {
             spec: preset::spec(),
             name: None,
             k3s: preset::k3s(),
-            hardening: false,
+            scripts: ScriptOptions::default(),
             own_provisioners: None,
             own_seal: None,
             disk_storage: None,
@@ -73,9 +73,15 @@ impl ImageSpecBuilder {
         self
     }
 
+    /// What the embedded scripts are told.
+    pub fn scripts(mut self, options: ScriptOptions) -> Self {
+        self.scripts = options;
+        self
+    }
+
     /// Run OpenSCAP in the guest and keep its report.
     pub fn hardening_oscap(mut self, on: bool) -> Self {
-        self.hardening = on;
+        self.scripts.hardening_oscap = on;
         self
     }
 
@@ -290,7 +296,7 @@ impl ImageSpecBuilder {
             mut spec,
             name,
             k3s,
-            hardening,
+            scripts,
             own_provisioners,
             own_seal,
             disk_storage,
@@ -306,7 +312,7 @@ impl ImageSpecBuilder {
                 disk.storage = storage.clone();
             }
         }
-        spec.provisioners = own_provisioners.unwrap_or_else(|| preset::provisioners(&k3s, hardening));
+        spec.provisioners = own_provisioners.unwrap_or_else(|| preset::provisioners(&k3s, &scripts));
         spec.seal = own_seal.unwrap_or_else(|| Some(preset::seal()));
         spec.k3s = Some(k3s);
         spec.tags.sort();

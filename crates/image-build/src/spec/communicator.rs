@@ -60,7 +60,7 @@ impl Default for SshSpec {
             password: None,
             host: None,
             port: 22,
-            timeout: Duration::from_secs(15 * 60),
+            timeout: Duration::from_secs(30 * 60),
         }
     }
 }

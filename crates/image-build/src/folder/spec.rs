@@ -1,0 +1,366 @@
+//! From values to `ImageSpec`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use minijinja::value::Serde;
+use proxmox_client::{MiB, NodeName, StorageId, Vmid};
+
+use super::{files, iso};
+use crate::boot_command::BootCommand;
+use crate::diagnostic::Diagnostic;
+use crate::error::Error;
+use crate::k3s_version::K3sVersion;
+use crate::kickstart::{self, KickstartNeeds, KickstartText};
+use crate::preset::{self, ScriptOptions};
+use crate::spec::{
+    Bios, CommunicatorKind, Delivery, Disk, DiskFormat, ImageSpec, K3s, K3sRole, KickstartSource, Nic, OnError,
+    ProvisionerSpec, ShellSpec, TemplateName,
+};
+use crate::variables::{Reader, Values};
+
+/// Reads the image; `None` when so much is wrong that it cannot be described, which is noted then.
+pub(super) fn read(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Result<Option<ImageSpec>, Error> {
+    let mut spec = preset::spec();
+    let mut whole = true;
+    match iso::read(dir, reader) {
+        Some(iso) => spec.installer.iso = iso,
+        None => whole = false,
+    }
+    if reader.text("proxmox_node").is_none() {
+        reader.missing("proxmox_node");
+    }
+    set(&mut spec.node, reader.parse::<NodeName>("proxmox_node"));
+    image(&mut spec, reader);
+    machine(&mut spec, reader);
+    let storage = reader.parse::<StorageId>("alma_iso_storage_pool");
+    set(&mut spec.installer.iso_storage, storage);
+    delivery(&mut spec, reader);
+    communicator(&mut spec, reader);
+    scripts(dir, &mut spec, reader)?;
+    if let Some((source, text, file)) = kickstart_source(dir, values, reader)? {
+        spec.installer.kickstart = source;
+        let needs = KickstartNeeds {
+            agent: spec.communicator.ssh.host.is_none() || spec.communicator.kind == CommunicatorKind::Agent,
+            ssh: spec.communicator.kind != CommunicatorKind::Agent,
+            username: &spec.communicator.ssh.username,
+            password: spec.communicator.ssh.password.is_some(),
+            iso: spec.installer.iso.file_name(),
+        };
+        if whole {
+            reader.take_all(kickstart::check(text.expose(), &file, &needs));
+        }
+    } else {
+        whole = false;
+    }
+    if whole {
+        let problems = spec.check();
+        reader.take(problems);
+    }
+    Ok(whole.then_some(spec))
+}
+
+fn set<T>(field: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *field = value;
+    }
+}
+
+/// A word of a fixed list.
+fn word<T: FromStr<Err = crate::UnknownWord>>(field: &mut T, name: &str, reader: &mut Reader<'_>) {
+    let value = reader.parse::<T>(name);
+    set(field, value);
+}
+
+fn image(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
+    let mut k3s: K3s = preset::k3s();
+    if let Some(text) = reader.text("k3s_version") {
+        match text.parse::<K3sVersion>() {
+            Ok(version) => k3s.version = version,
+            Err(error) => {
+                let help = error.likely().map(|likely| format!("did you mean {likely}?"));
+                reader.error("k3s_version", error.to_string(), help);
+                // What was likely meant keeps the other checks from complaining about the default.
+                set(&mut k3s.version, error.likely().and_then(|likely| likely.parse().ok()));
+            }
+        }
+    }
+    word::<K3sRole>(&mut k3s.role, "k3s_role", reader);
+    k3s.mirror_url = reader.text("k3s_mirror_url").map(str::to_owned);
+    if let Some(mirror) = &k3s.mirror_url {
+        if !mirror.starts_with("https://") && !mirror.starts_with("http://") || mirror.contains(char::is_whitespace) {
+            reader.error("k3s_mirror_url", format!("`{mirror}` is no https:// address"), None);
+        } else if mirror.starts_with("http://") && reader.text("k3s_sha256").is_none() {
+            let help = "set k3s_sha256 too, or use https://".to_owned();
+            reader.error(
+                "k3s_mirror_url",
+                "over http:// the mirror's own list of checksums proves nothing",
+                Some(help),
+            );
+        }
+    }
+    // A name that is only a default gives way to a version that somebody chose; one that was chosen too must agree.
+    let name_is_default = reader
+        .setting("image_version")
+        .is_none_or(|setting| setting.origin.is_default());
+    let version_is_default = reader
+        .setting("k3s_version")
+        .is_none_or(|setting| setting.origin.is_default());
+    let next_free = TemplateName::NextFree(preset::image_name(&spec.installer.iso, &k3s.version));
+    spec.name = match reader.text("image_version") {
+        Some(name) if !name_is_default || version_is_default => TemplateName::Fixed(name.to_owned()),
+        _ => next_free,
+    };
+    spec.k3s = Some(k3s);
+    spec.description = reader.text("description").map(str::to_owned);
+    spec.tags = reader.texts("tags");
+    spec.tags.sort();
+    spec.tags.dedup();
+    word::<OnError>(&mut spec.on_error, "on_error", reader);
+    for (field, name) in [
+        (&mut spec.timeouts.install, "install_timeout"),
+        (&mut spec.timeouts.task, "task_timeout"),
+        (&mut spec.timeouts.shutdown, "shutdown_timeout"),
+    ] {
+        let limit = reader.duration(name);
+        set(field, limit);
+    }
+}
+
+fn machine(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
+    match reader.number::<u32>("vm_id") {
+        None | Some(0) => {}
+        Some(id) => match Vmid::new(id) {
+            Ok(vmid) => spec.vmid = Some(vmid),
+            Err(_) => {
+                let help = "write 100 to 999999999, or 0 for the next free one".to_owned();
+                reader.error("vm_id", format!("{id} is no VM id"), Some(help));
+            }
+        },
+    }
+    spec.pool = reader.parse("vm_pool");
+    let hardware = &mut spec.hardware;
+    set(&mut hardware.cores, reader.number("vm_cores"));
+    set(&mut hardware.sockets, reader.number("vm_sockets"));
+    set(&mut hardware.memory, reader.number("vm_memory").map(MiB));
+    set(&mut hardware.cpu_type, reader.text("vm_cpu_type").map(str::to_owned));
+    word::<Bios>(&mut hardware.bios, "vm_bios", reader);
+    hardware.machine = reader.text("vm_machine").map(str::to_owned);
+    set(
+        &mut hardware.scsi_controller,
+        reader.text("vm_scsi_controller").map(str::to_owned),
+    );
+
+    let storage = reader
+        .parse::<StorageId>("vm_storage_pool")
+        .unwrap_or_else(|| spec.disks[0].storage.clone());
+    let size = reader.size_gib("vm_disk_size").unwrap_or(preset::DISK_GIB);
+    let mut disk = Disk::new(storage.clone(), size);
+    disk.format = reader.parse::<DiskFormat>("vm_disk_format");
+    spec.disks = vec![disk];
+    spec.cloud_init = match reader.text("vm_cloud_init_storage_pool") {
+        None => Some(storage),
+        Some("none") => None,
+        Some(_) => reader.parse("vm_cloud_init_storage_pool"),
+    };
+    let mut nic = Nic::virtio(reader.text("vm_bridge").unwrap_or(preset::BRIDGE));
+    nic.vlan = reader.number::<u16>("vm_vlan_tag").filter(|tag| *tag != 0);
+    spec.nics = vec![nic];
+}
+
+fn delivery(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
+    match reader.text("kickstart_delivery") {
+        None | Some("oemdrv") => {}
+        Some("http") => {
+            let bind = reader
+                .parse::<IpAddr>("http_bind_address")
+                .filter(|address| !address.is_unspecified());
+            let from = reader.number("http_port_min").unwrap_or(8000);
+            let to = reader.number("http_port_max").unwrap_or(9000);
+            spec.installer.delivery = Delivery::Http { bind, ports: from..=to };
+        }
+        Some(other) => {
+            reader.error(
+                "kickstart_delivery",
+                format!("`{other}` is no way for a kickstart"),
+                Some("write oemdrv or http".to_owned()),
+            );
+        }
+    }
+    let lines = reader.texts("boot_command");
+    if !lines.is_empty() {
+        match BootCommand::from_lines(&lines) {
+            Ok(command) => spec.installer.boot_command = Some(command),
+            Err(error) => reader.error("boot_command", error.to_string(), error.help().map(str::to_owned)),
+        }
+    }
+    spec.installer.boot_wait = reader.duration("boot_wait");
+}
+
+fn communicator(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
+    word::<CommunicatorKind>(&mut spec.communicator.kind, "communicator", reader);
+    let ssh = &mut spec.communicator.ssh;
+    set(&mut ssh.username, reader.text("ssh_username").map(str::to_owned));
+    ssh.password = reader.secret("ssh_password");
+    ssh.host = reader.text("ssh_host").map(str::to_owned);
+    set(&mut ssh.port, reader.number("ssh_port"));
+    set(&mut ssh.timeout, reader.duration("ssh_timeout"));
+}
+
+fn scripts(dir: &Path, spec: &mut ImageSpec, reader: &mut Reader<'_>) -> Result<(), Error> {
+    let Some(k3s) = spec.k3s.clone() else { return Ok(()) };
+    let options = ScriptOptions {
+        os_update: reader.flag("os_update"),
+        hardening_oscap: reader.flag("hardening_oscap"),
+        hardening_profile: reader.text("hardening_profile").unwrap_or("cis_server_l1").to_owned(),
+        airgap_images: reader.flag("k3s_airgap_images"),
+        k3s_sha256: reader.text("k3s_sha256").map(str::to_owned),
+    };
+    if options
+        .k3s_sha256
+        .as_ref()
+        .is_some_and(|sum| sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        reader.error(
+            "k3s_sha256",
+            "it is no SHA-256",
+            Some("write the 64 hex digits of the line for `k3s` in sha256sum-amd64.txt".to_owned()),
+        );
+    }
+    let environment = preset::environment(&k3s, &options);
+    let listed = reader.texts("scripts");
+    for name in &listed {
+        match files::read(dir, &format!("scripts/{name}")) {
+            Ok(Some(content)) => {
+                let shell = ShellSpec {
+                    env: environment.clone(),
+                    ..ShellSpec::new(name.as_str(), content)
+                };
+                spec.provisioners.push(ProvisionerSpec::Shell(shell));
+            }
+            Ok(None) => {
+                let there = files::scripts(dir);
+                let near = crate::diagnostic::nearest(name, there.iter().map(String::as_str));
+                let help = match near.first() {
+                    Some(near) => format!("did you mean {near}?"),
+                    None => "k3simage init writes the scripts; the variable `scripts` lists those to run".to_owned(),
+                };
+                reader.error("scripts", format!("scripts/{name} does not exist"), Some(help));
+            }
+            Err(error) => outside(error, reader)?,
+        }
+    }
+    match files::read(dir, &format!("scripts/{}", preset::SEAL)) {
+        Ok(Some(content)) => spec.seal = Some(ShellSpec::new(preset::SEAL, content)),
+        Ok(None) => spec.seal = Some(preset::seal()),
+        Err(error) => outside(error, reader)?,
+    }
+    reader.take_all(files::unlisted(dir, &listed, preset::SEAL));
+    Ok(())
+}
+
+/// Notes that a file lies outside of the folder; every other error goes on.
+fn outside(error: Error, reader: &mut Reader<'_>) -> Result<(), Error> {
+    match error {
+        Error::Invalid(problems) => {
+            for problem in problems {
+                reader.error(
+                    "scripts",
+                    problem.message,
+                    Some("keep the scripts in the folder itself".to_owned()),
+                );
+            }
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
+const PLAIN: &str = "http/ks.cfg";
+const TEMPLATE: &str = "http/ks.cfg.j2";
+
+type FoundKickstart = (KickstartSource, KickstartText, PathBuf);
+
+fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Result<Option<FoundKickstart>, Error> {
+    let (plain, template) = match (files::read(dir, PLAIN), files::read(dir, TEMPLATE)) {
+        (Err(Error::Invalid(problems)), _) | (_, Err(Error::Invalid(problems))) => {
+            reader.take_all(problems);
+            return Ok(None);
+        }
+        (plain, template) => (plain?, template?),
+    };
+    let (text, file) = match (plain, template) {
+        (Some(_), Some(_)) => {
+            reader.take_all(
+                Diagnostic::error(
+                    "kickstart",
+                    format!("{PLAIN} and {TEMPLATE} are both there, and only one can be meant"),
+                )
+                .help("take one of them away")
+                .into(),
+            );
+            return Ok(None);
+        }
+        (None, None) => {
+            reader.take_all(
+                Diagnostic::error("kickstart", format!("there is no {PLAIN}"))
+                    .help("`k3simage init` in a new folder writes one to start from")
+                    .into(),
+            );
+            return Ok(None);
+        }
+        (Some(text), None) => (text, PLAIN),
+        (None, Some(template)) => match render(&template, &dir.join(TEMPLATE), values) {
+            Ok(text) => (text, TEMPLATE),
+            Err(diagnostic) => {
+                reader.take_all((*diagnostic).into());
+                return Ok(None);
+            }
+        },
+    };
+    let text = KickstartText::new(text);
+    let source = KickstartSource::Text {
+        text: text.clone(),
+        origin: PathBuf::from(file),
+    };
+    Ok(Some((source, text, dir.join(file))))
+}
+
+/// Fills the variables into a template; one that is not known is an error, since an empty text could mean anything.
+fn render(template: &str, file: &Path, values: &Values) -> Result<String, Box<Diagnostic>> {
+    let mut environment = minijinja::Environment::new();
+    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    if let Ok(syntax) = minijinja::syntax::SyntaxConfig::builder()
+        .keep_trailing_newline(true)
+        .build()
+    {
+        environment.set_syntax(syntax);
+    }
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    let variables: BTreeMap<&str, &hcl::Value> = values
+        .settings
+        .iter()
+        .map(|(name, setting)| (name.as_str(), &setting.value))
+        .collect();
+    let mut context: BTreeMap<&str, minijinja::Value> = variables
+        .iter()
+        .map(|(name, value)| (*name, minijinja::Value::from(Serde(value))))
+        .collect();
+    context.insert("var", minijinja::Value::from(Serde(&variables)));
+    context.insert("local", minijinja::Value::from(Serde(&values.locals)));
+    environment.render_str(template, context).map_err(|error| {
+        let location = crate::diagnostic::Location::of_line(file, template, error.line().unwrap_or(1));
+        let reason = match error.kind() {
+            minijinja::ErrorKind::UndefinedError => "a variable that is not known stands on this line".to_owned(),
+            // Details can hold values, which can be secrets; the kind of the error cannot.
+            kind => kind.to_string(),
+        };
+        Box::new(
+            Diagnostic::error("kickstart", reason)
+                .at(location)
+                .help("the variables of the folder can be used by their names: {{ k3s_version }}, {{ local.name }}"),
+        )
+    })
+}
