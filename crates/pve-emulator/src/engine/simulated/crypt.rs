@@ -155,7 +155,7 @@ mod tests {
             "Hello world!",
         ),
         (
-            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8",
+            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
             "Hello world!",
         ),
     ];

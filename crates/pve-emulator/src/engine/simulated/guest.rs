@@ -108,6 +108,9 @@ struct Live {
     cancel: CancellationToken,
 }
 
+/// A listening sshd: what stops it, and what ends when it has.
+type Server = (CancellationToken, tokio::task::JoinHandle<()>);
+
 /// Everything that changes.
 #[derive(Default)]
 struct Machine {
@@ -786,14 +789,16 @@ impl Guest {
         let agent_timer = self.clock.sleep(durations.agent);
         tokio::pin!(whim, sshd_timer, agent_timer);
         let mut sshd_ready = false;
-        let mut server: Option<CancellationToken> = None;
+        let mut server: Option<Server> = None;
         loop {
             let wanted = sshd_ready && host.system().is_active("sshd.service");
             match (wanted, server.is_some()) {
                 (true, false) => server = self.start_sshd(host, &mut socket, cancel),
                 (false, true) => {
-                    if let Some(server) = server.take() {
-                        server.cancel();
+                    if let Some((stop, task)) = server.take() {
+                        stop.cancel();
+                        // A listener that broke is closed as well.
+                        let _ = task.await;
                     }
                     // The address stays the guest's while its sshd is down.
                     socket = host
@@ -825,7 +830,7 @@ impl Guest {
         host: &Arc<Host>,
         socket: &mut Option<TcpSocket>,
         cancel: &CancellationToken,
-    ) -> Option<CancellationToken> {
+    ) -> Option<Server> {
         let listener = socket.take()?.listen(64);
         let listener = match listener {
             Ok(listener) => listener,
@@ -837,8 +842,14 @@ impl Guest {
         let keys = host.system().ssh_host_keys();
         self.record().installed = Some(host.system().summary());
         let server = cancel.child_token();
-        tokio::spawn(sshd::serve(listener, Arc::clone(host), keys, server.clone()));
-        Some(server)
+        let task = tokio::spawn(sshd::serve(
+            listener,
+            Arc::clone(host),
+            keys,
+            server.clone(),
+            cancel.clone(),
+        ));
+        Some((server, task))
     }
 
     /// An address of its own on loopback, bound but silent; `None` without a network device.

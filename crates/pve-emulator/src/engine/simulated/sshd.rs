@@ -40,12 +40,18 @@ pub(super) fn reserve(address: SocketAddrV4) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Serves until cancelled; then every connection ends too.
-pub(super) async fn serve(listener: TcpListener, host: Arc<Host>, keys: Vec<PrivateKey>, cancel: CancellationToken) {
+/// Accepts connections until `stop`; they go on until `cancel`, as sessions outlive a stopped sshd.service.
+pub(super) async fn serve(
+    listener: TcpListener,
+    host: Arc<Host>,
+    keys: Vec<PrivateKey>,
+    stop: CancellationToken,
+    cancel: CancellationToken,
+) {
     let config = Arc::new(config(keys));
     loop {
         let stream = tokio::select! {
-            () = cancel.cancelled() => return,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 // Out of file descriptors, or the client was gone at once: the next one may fare better.

@@ -66,7 +66,11 @@ impl Rig {
         if !disk.exists() {
             std::fs::write(&disk, b"").unwrap();
         }
-        let medium = self.file("alma.iso", &plain_volume("AlmaLinux-9-4-x86_64-dvd", &[]));
+        let medium = self.dir.path().join("alma.iso");
+        // Written once: other guests may be reading it.
+        if !medium.exists() {
+            std::fs::write(&medium, plain_volume("AlmaLinux-9-4-x86_64-dvd", &[])).unwrap();
+        }
         let drive = |slot: &str, cdrom, path| Drive {
             slot: slot.into(),
             cdrom,
@@ -169,6 +173,15 @@ impl Rig {
                 return ssh;
             }
             assert!(std::time::Instant::now() < deadline, "sshd never came");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until sshd takes no new connections.
+    async fn wait_refused(&self, vmid: u32) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while self.connect(vmid).await.is_ok() {
+            assert!(std::time::Instant::now() < deadline, "sshd never went");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

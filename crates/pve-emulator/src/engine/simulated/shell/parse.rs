@@ -87,7 +87,7 @@ impl Parser {
     fn skip_blanks(&mut self) {
         loop {
             match self.peek() {
-                Some(' ' | '\t' | '\r') => self.at += 1,
+                Some(' ' | '\t') => self.at += 1,
                 Some('\\') if self.peek_at(1) == Some('\n') => self.at += 2,
                 Some('#') => {
                     while self.peek().is_some_and(|c| c != '\n') {
@@ -150,7 +150,7 @@ impl Parser {
         let mut word = String::new();
         let mut offset = 0;
         while let Some(c) = self.peek_at(offset) {
-            if c.is_whitespace() || matches!(c, ';' | '&' | '|' | '(' | ')' | '<' | '>') {
+            if is_blank(c) || matches!(c, ';' | '&' | '|' | '(' | ')' | '<' | '>') {
                 break;
             }
             word.push(c);
@@ -560,7 +560,7 @@ impl Parser {
                     quoted = true;
                     self.at += 1;
                 }
-                c if c.is_whitespace() || matches!(c, ';' | '&' | '|' | '<' | '>' | '(' | ')') => break,
+                c if is_blank(c) || matches!(c, ';' | '&' | '|' | '<' | '>' | '(' | ')') => break,
                 c => {
                     delimiter.push(c);
                     self.at += 1;
@@ -626,7 +626,7 @@ impl Parser {
         let start = self.at;
         while let Some(c) = self.peek() {
             match c {
-                c if c.is_whitespace() || matches!(c, ';' | '&' | '|' | '<' | '>' | '(' | ')') => break,
+                c if is_blank(c) || matches!(c, ';' | '&' | '|' | '<' | '>' | '(' | ')') => break,
                 '\\' => {
                     self.at += 1;
                     match self.next() {
@@ -970,6 +970,11 @@ impl Parser {
             }
         }
     }
+}
+
+/// What separates words in a script: a carriage return or a wide space does not.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n')
 }
 
 fn flush(plain: &mut String, parts: &mut Word) {
