@@ -16,7 +16,7 @@ async fn refused(lab: &Lab, spec: ImageSpec) -> String {
     let error = ended.err().unwrap_or_else(|| panic!("it built\n{}", story(&seen)));
     assert_eq!(lab.inventory(), before, "something is left\n{}", story(&seen));
     assert!(matches!(
-        seen.last().unwrap().kind,
+        seen.last().expect("events").kind,
         EventKind::BuildFinished { ok: false, .. }
     ));
     error.chain()
@@ -155,7 +155,7 @@ async fn lab_without(removed: Option<(&str, &str)>) -> Lab {
             .acl(path, "packer@pve", role)
             .acl(path, "packer@pve!build", role);
     }
-    let pve = builder.start().await.unwrap();
+    let pve = builder.start().await.expect("the emulator starts");
     let client = common::client(&pve, "packer@pve!build", secret);
     Lab { client, ..Lab::of(pve) }
 }

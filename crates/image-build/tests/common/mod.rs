@@ -34,7 +34,7 @@ impl Lab {
     pub(crate) fn spec(&self) -> ImageSpecBuilder {
         let limit = Duration::from_secs(30);
         ImageSpec::builder()
-            .k3s_version("v1.29.0+k3s1".parse().unwrap())
+            .k3s_version("v1.29.0+k3s1".parse().expect("a release"))
             .name("alma9-k3-node-amd64-v1.29.0-v1")
             .node("pve")
             .vmid(9000)
@@ -125,5 +125,9 @@ pub(crate) fn finished(events: &[Event]) -> Vec<String> {
 
 /// All that was told, for the messages of failed assertions.
 pub(crate) fn story(events: &[Event]) -> String {
-    events.iter().map(|event| format!("{:?}\n", event.kind)).collect()
+    events
+        .iter()
+        .map(|event| format!("{:?}", event.kind))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
