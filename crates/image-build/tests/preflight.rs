@@ -7,6 +7,7 @@ use image_build::plan::Level;
 use image_build::spec::OnError;
 use image_build::{EventKind, ImageSpec};
 use proxmox_client::{CreateVm, Vmid, Wait};
+use pve_emulator::engine::simulated::SimulatedOptions;
 use pve_emulator::{Emulator, StorageSpec};
 
 /// The chain of the error that a build ends with.
@@ -28,7 +29,7 @@ async fn what_the_cluster_lacks_is_found_before_anything_is_created() {
         StorageSpec::dir("local", "/var/lib/vz").content(["iso", "backup"]),
         StorageSpec::lvmthin("local-lvm"),
     ];
-    let lab = Lab::of(Emulator::builder().storages(storages).start().await.unwrap());
+    let lab = Lab::of(Emulator::builder().storages(storages), SimulatedOptions::default()).await;
     let other = lab.client.node(&"pve".parse().unwrap()).qemu(Vmid::new(200).unwrap());
     let upid = other
         .create(&CreateVm::new().name("alma9-k3-node-amd64-v1.29.0-v7"))
@@ -155,9 +156,9 @@ async fn lab_without(removed: Option<(&str, &str)>) -> Lab {
             .acl(path, "packer@pve", role)
             .acl(path, "packer@pve!build", role);
     }
-    let pve = builder.start().await.expect("the emulator starts");
-    let client = common::client(&pve, "packer@pve!build", secret);
-    Lab { client, ..Lab::of(pve) }
+    let mut lab = Lab::of(builder, SimulatedOptions::default()).await;
+    lab.client = common::client(&lab.pve, "packer@pve!build", secret);
+    lab
 }
 
 #[tokio::test]
@@ -188,14 +189,11 @@ async fn the_documented_privileges_are_enough_and_each_missing_one_is_named() {
 #[tokio::test]
 async fn a_token_with_privilege_separation_and_no_rights_is_told_so() {
     let secret = "11111111-2222-3333-4444-555555555555";
-    let pve = Emulator::builder()
+    let builder = Emulator::builder()
         .user("packer@pve", "unused")
-        .token("packer@pve", "build", secret, true)
-        .start()
-        .await
-        .unwrap();
-    let client = common::client(&pve, "packer@pve!build", secret);
-    let lab = Lab { client, ..Lab::of(pve) };
+        .token("packer@pve", "build", secret, true);
+    let mut lab = Lab::of(builder, SimulatedOptions::default()).await;
+    lab.client = common::client(&lab.pve, "packer@pve!build", secret);
     let report = image_build::plan(&lab.client, &lab.spec().build().unwrap())
         .await
         .unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxmox_client::{ConfigView, DeleteVm, ErrorKind, VmConfigUpdate, VmStatus};
+use proxmox_client::{ConfigView, DeleteVm, ErrorKind, Qemu, VmConfigUpdate, VmStatus};
 
 use super::context::{Context, Resource};
 use super::pace::Pace;
@@ -16,6 +16,16 @@ pub(super) const TASK_LIMIT: Duration = Duration::from_secs(300);
 /// Whether the error says that PVE was busy with the VM and did nothing.
 fn is_busy(error: &proxmox_client::Error) -> bool {
     matches!(error.cause_kind(), ErrorKind::Busy | ErrorKind::Locked)
+}
+
+/// Whether looking again, and doing again what is still needed, may end better.
+pub(super) fn may_pass(error: &proxmox_client::Error) -> bool {
+    let kind = error.cause_kind();
+    is_busy(error)
+        || matches!(
+            kind,
+            ErrorKind::State | ErrorKind::Transport | ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Proxy
+        )
 }
 
 impl Context {
@@ -75,36 +85,33 @@ impl Context {
             self.removed(&resource);
             return Ok(None);
         }
-        let attempt = format!("removing vm {vmid}");
         let vm = self.vm()?;
         let cancel = self.cancel.clone();
         let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, &cancel);
         loop {
-            let status = match vm.status().await {
-                Ok(status) => status,
-                Err(error) if error.is_not_found() => break,
-                Err(error) => return Err(Error::api(attempt)(error)),
-            };
-            if status.is_running() {
-                let upid = vm.stop().await.map_err(Error::api(format!("stopping vm {vmid}")))?;
-                self.finish(&upid, &format!("stopping vm {vmid}"), TASK_LIMIT).await?;
-            }
-            let ended = match vm.delete(&DeleteVm::new().purge(true).unreferenced_disks(true)).await {
-                Ok(upid) => self.finish(&upid, &attempt, TASK_LIMIT).await,
-                Err(error) => Err(Error::api(attempt.as_str())(error)),
-            };
-            match ended {
+            match self.remove_once(&vm).await {
                 Ok(()) => break,
-                // Still running or locked by the clean-up of the stop: look again.
-                Err(Error::Api { source, .. }) if is_busy(&source) || source.kind() == ErrorKind::State => {
-                    pace.pause("PVE still cleans up after the stop").await?;
-                }
                 Err(Error::Api { source, .. }) if source.is_not_found() => break,
+                // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
+                Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
                 Err(error) => return Err(error),
             }
         }
         self.removed(&resource);
         Ok(Some(format!("vm {vmid} removed")))
+    }
+
+    /// One attempt at stopping and deleting the VM.
+    async fn remove_once(&mut self, vm: &Qemu) -> Result<(), Error> {
+        let attempt = format!("removing vm {}", vm.vmid());
+        if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
+            let attempt = format!("stopping vm {}", vm.vmid());
+            let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
+            self.finish(&upid, &attempt, TASK_LIMIT).await?;
+        }
+        let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
+        let upid = vm.delete(&everything).await.map_err(Error::api(attempt.as_str()))?;
+        self.finish(&upid, &attempt, TASK_LIMIT).await
     }
 
     /// Whether the VM at our vmid exists and is the one of this build. While PVE creates it, its configuration holds a

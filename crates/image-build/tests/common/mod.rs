@@ -1,13 +1,19 @@
-//! An emulator, a client for it, and specs that fit it.
+//! An emulator with simulated guests, a client for it, and specs that fit it.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use image_build::spec::{ImageSpecBuilder, ProvisionerSpec, ShellSpec, Timeouts};
+use hadris_iso::read::PathSeparator;
+use hadris_iso::write::options::{BaseIsoLevel, CreationFeatures, IsoFormatOptions};
+use hadris_iso::write::{InputEntry, InputTree, IsoImageWriter};
+use image_build::kickstart::KickstartText;
+use image_build::spec::{ImageSpecBuilder, KickstartSource, ProvisionerSpec, ShellSpec, Timeouts};
 use image_build::{Artifact, Error, Event, EventKind, ImageSpec};
 use proxmox_client::{Auth, Client, Tls};
-use pve_emulator::Emulator;
+use pve_emulator::engine::simulated::{SimulatedEngine, SimulatedOptions};
+use pve_emulator::{Emulator, EmulatorBuilder};
 use tokio_util::sync::CancellationToken;
 
 /// The ISO that every emulator here has.
@@ -15,30 +21,45 @@ pub(crate) const ISO: &str = "AlmaLinux-9.3-x86_64-minimal.iso";
 
 pub(crate) struct Lab {
     pub(crate) pve: Emulator,
+    pub(crate) guests: Arc<SimulatedEngine>,
     pub(crate) client: Client,
 }
 
 impl Lab {
     pub(crate) async fn start() -> Self {
-        Self::of(Emulator::start().await.expect("the emulator starts"))
+        Self::of(Emulator::builder(), SimulatedOptions::default()).await
     }
 
-    pub(crate) fn of(pve: Emulator) -> Self {
-        pve.add_file("local", "iso", ISO, b"stands for an ISO")
+    pub(crate) async fn of(builder: EmulatorBuilder, options: SimulatedOptions) -> Self {
+        let guests = Arc::new(SimulatedEngine::new(options).expect("the engine starts"));
+        let pve = builder
+            .engine(Arc::clone(&guests) as _)
+            .start()
+            .await
+            .expect("the emulator starts");
+        pve.add_file("local", "iso", ISO, &installer_iso())
             .expect("the ISO is added");
         let client = client(&pve, pve.token_id(), pve.token_secret());
-        Self { pve, client }
+        Self { pve, guests, client }
     }
 
-    /// The image of these tests: no script reaches the network, all limits are short.
+    /// The image of these tests with the seed's name and vmid.
     pub(crate) fn spec(&self) -> ImageSpecBuilder {
+        self.open_spec().name("alma9-k3-node-amd64-v1.29.0-v1").vmid(9000)
+    }
+
+    /// The image of these tests, name and vmid left open: no script reaches the network, all limits are short.
+    pub(crate) fn open_spec(&self) -> ImageSpecBuilder {
         let limit = Duration::from_secs(30);
         ImageSpec::builder()
             .k3s_version("v1.29.0+k3s1".parse().expect("a release"))
-            .name("alma9-k3-node-amd64-v1.29.0-v1")
             .node("pve")
-            .vmid(9000)
+            .ssh_port(self.guests.ssh_port())
             .ssh_timeout(limit)
+            .kickstart(KickstartSource::Text {
+                text: KickstartText::new(include_str!("../../../../examples/alma9-k3s-optimized/http/ks.cfg")),
+                origin: "http/ks.cfg".into(),
+            })
             .provisioners(scripts())
             .seal(Some(ShellSpec::new(
                 "seal.sh",
@@ -89,6 +110,36 @@ impl Lab {
         volumes.sort();
         (self.pve.vmids(), volumes)
     }
+}
+
+/// A small real volume with the label of AlmaLinux's medium.
+fn installer_iso() -> Vec<u8> {
+    let tree = InputTree::new(
+        PathSeparator::ForwardSlash,
+        vec![InputEntry::file("media.repo", b"[InstallMedia]\n".as_slice())],
+    );
+    let options = IsoFormatOptions {
+        volume_name: "AlmaLinux-9-3-x86_64-dvd".to_owned(),
+        system_id: None,
+        volume_set_id: None,
+        publisher_id: None,
+        preparer_id: None,
+        application_id: None,
+        sector_size: 2048,
+        path_separator: PathSeparator::ForwardSlash,
+        features: CreationFeatures {
+            filenames: BaseIsoLevel::Level1 {
+                supports_lowercase: false,
+                supports_rrip: false,
+            },
+            ..CreationFeatures::default()
+        },
+        strict_charset: false,
+    };
+    let empty = std::io::Cursor::new(Vec::new());
+    IsoImageWriter::create(empty, tree, options)
+        .expect("the volume is laid out")
+        .into_inner()
 }
 
 /// The scripts of the preset, with the version that the tests build.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,13 +12,18 @@ use proxmox_client::{NodeName, Upload, VolId};
 use crate::Error;
 use crate::build::context::{Context, Media, Resource};
 use crate::build::event::Unit;
+use crate::build::pace::Pace;
 use crate::build::step::{Step, StepName};
+use crate::build::vm::may_pass;
 use crate::communicator::{BuildKeys, OutputStream, goes_by_agent};
 use crate::kickstart::{BuildBlock, HostKey, KickstartText};
 use crate::media::{KickstartServer, OnRequest, oemdrv};
 use crate::plan::InstallerIso;
 use crate::spec::{Delivery, KickstartSource};
 use crate::text::human_bytes;
+
+/// How long deleting a volume is tried again.
+const DELETE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes keys, kickstart and media.
 #[derive(Debug)]
@@ -184,10 +190,23 @@ pub(super) async fn remove_volumes(
     for (node, volid) in volumes {
         let what = format!("deleting {volid}");
         let storage = context.client.node(&node).storage(&volid.storage());
-        // A volume that is not there is deleted without complaint (FACTS 58).
-        if let Some(upid) = storage.delete(&volid).await.map_err(Error::api(what.as_str()))? {
-            let limit = context.spec.timeouts.task;
-            context.finish(&upid, &what, limit).await?;
+        let cancel = context.cancel.clone();
+        let mut pace = Pace::new("the removal of a volume", DELETE_LIMIT, &cancel);
+        // A volume that is not there is deleted without complaint (FACTS 58), so a lost answer is asked for again.
+        loop {
+            let ended = match storage.delete(&volid).await {
+                Ok(None) => break,
+                Ok(Some(upid)) => {
+                    let limit = context.spec.timeouts.task;
+                    context.finish(&upid, &what, limit).await
+                }
+                Err(error) => Err(Error::api(what.as_str())(error)),
+            };
+            match ended {
+                Ok(()) => break,
+                Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
+                Err(error) => return Err(error),
+            }
         }
         removed.push(volid.to_string());
         context.removed(&Resource::Volume { node, volid });

@@ -47,16 +47,27 @@ pub(super) fn is_in_appstream(name: &str) -> bool {
 pub(super) fn files(name: &str) -> &'static [(&'static str, &'static str, u32)] {
     match name {
         // Both halves of EL9's own policy: no exec, no file access.
-        "qemu-guest-agent" => &[("/etc/sysconfig/qemu-ga", QEMU_GA, 0o644)],
-        "openssh-server" => &[(
-            "/etc/ssh/sshd_config.d/50-redhat.conf",
-            "X11Forwarding yes\nUsePAM yes\n",
-            0o600,
-        )],
+        "qemu-guest-agent" => &[
+            ("/etc/sysconfig/qemu-ga", QEMU_GA, 0o644),
+            ("/usr/lib/systemd/system/qemu-guest-agent.service", UNIT, 0o644),
+        ],
+        "openssh-server" => &[
+            (
+                "/etc/ssh/sshd_config.d/50-redhat.conf",
+                "X11Forwarding yes\nUsePAM yes\n",
+                0o600,
+            ),
+            ("/usr/lib/systemd/system/sshd.service", UNIT, 0o644),
+        ],
+        // On every firmware: GRUB's stub beside it is what a BIOS install adds for UEFI.
+        "shim-x64" => &[("/boot/efi/EFI/almalinux/shimx64.efi", "", 0o700)],
         "dnf" => &[("/usr/bin/dnf", "", 0o755)],
         _ => &[],
     }
 }
+
+/// Stands for a unit file: only that it is there matters.
+const UNIT: &str = "[Unit]\n[Service]\n[Install]\nWantedBy=multi-user.target\n";
 
 const QEMU_GA: &str = "# This is a systemd environment file, not a shell script.\n\
 FILTER_RPC_ARGS=\"--allow-rpcs=guest-sync-delimited,guest-sync,guest-ping,guest-get-time,guest-set-time,guest-info,\
