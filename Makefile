@@ -66,12 +66,12 @@ scripts: ## The guest scripts: shellcheck, and their tests in a folder as root
 	$(IN_VENV) ruff check --quiet tests
 	$(IN_VENV) ruff format --quiet --check tests
 	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh .ci/run
-	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py
+	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py --ignore tests/guest/test_rendered_kickstart.py
 
 .PHONY: kickstart
 kickstart: ## The kickstarts, read by pykickstart
 	@$(call need_venv,checks of the kickstarts)
-	$(IN_VENV) pytest -q tests/guest/test_kickstart.py
+	$(IN_VENV) pytest -q tests/guest/test_kickstart.py tests/guest/test_rendered_kickstart.py
 
 .PHONY: validate
 validate: ## The example folder, by the command's own check

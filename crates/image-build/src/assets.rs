@@ -39,6 +39,13 @@ pub const TEMPLATE_FOLDER: &[Asset] = assets! {
     "scripts/seal.sh" from "scripts/seal.sh" executable;
 };
 
+/// A kickstart with values to set, for a folder that wants more than the plain one.
+pub const KICKSTART_TEMPLATE: Asset = Asset {
+    path: "http/ks.cfg.j2",
+    text: include_str!("../../../kickstart/alma9.ks.cfg.j2"),
+    executable: false,
+};
+
 /// The script of that name, such as `seal.sh`.
 pub fn script(name: &str) -> Option<&'static str> {
     TEMPLATE_FOLDER

@@ -93,7 +93,7 @@ impl Connection {
         let tls = match &self.tls {
             TlsTrust::Verify => Tls::Verify,
             TlsTrust::CaFile(path) => Tls::CaFile(path.clone()),
-            TlsTrust::Pinned(fingerprint) => Tls::Pinned(fingerprint.clone()),
+            TlsTrust::Pinned(fingerprint) => Tls::Pinned(*fingerprint),
             TlsTrust::Insecure => Tls::Insecure,
         };
         Client::builder(self.url.as_str()).auth(auth).tls(tls).build()

@@ -46,7 +46,7 @@ enum Stage {
 
 /// Why a text is not a k3s version.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{text}` names no k3s release: {reason}")]
+#[error("{}{}", self.headline(), likely.as_ref().map_or_else(String::new, |likely| format!("; did you mean {likely}?")))]
 pub struct K3sVersionError {
     text: String,
     reason: &'static str,
@@ -54,6 +54,11 @@ pub struct K3sVersionError {
 }
 
 impl K3sVersionError {
+    /// The message without the spelling that was likely meant.
+    pub(crate) fn headline(&self) -> String {
+        format!("`{}` names no k3s release: {}", self.text, self.reason)
+    }
+
     /// The spelling that was likely meant.
     pub fn likely(&self) -> Option<&str> {
         self.likely.as_deref()
@@ -278,10 +283,10 @@ mod tests {
 
         #[test]
         fn a_likely_spelling_is_a_version(text in "\\PC{0,20}") {
-            if let Err(error) = text.parse::<K3sVersion>() {
-                if let Some(likely) = error.likely() {
-                    prop_assert!(likely.parse::<K3sVersion>().is_ok(), "{}", likely);
-                }
+            if let Err(error) = text.parse::<K3sVersion>()
+                && let Some(likely) = error.likely()
+            {
+                prop_assert!(likely.parse::<K3sVersion>().is_ok(), "{}", likely);
             }
         }
     }

@@ -75,6 +75,9 @@ pub(crate) fn image_name(iso: &IsoSource, k3s: &K3sVersion) -> ImageName {
 ///
 /// # Source
 /// The menus of EL9's lorax templates: isolinux edits with Tab, GRUB with `e` and boots with Ctrl-X.
+///
+/// # Panics
+/// Never: a test types each of the commands.
 pub fn boot_command(bios: Bios, delivery: &Delivery) -> BootCommand {
     let text = match (delivery, bios) {
         (Delivery::Oemdrv, _) => "<up><enter>",

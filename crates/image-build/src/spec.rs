@@ -185,6 +185,9 @@ impl ImageSpec {
     ///
     /// Secrets, limits and `on_error` have no part in it, nor has a time. Of a local file only the path is known
     /// here, so its checksum should be given.
+    ///
+    /// # Panics
+    /// Never: plain data with text keys is always JSON.
     pub fn content_hash(&self) -> String {
         let Self {
             name,

@@ -124,7 +124,7 @@ impl ConnectionInput {
                 );
                 None
             }
-            (Some(token), _, name) => self.token(user, name, token, found),
+            (Some(token), _, name) => Self::token(user, name, token, found),
             (None, Some(password), None) => Some(Credentials::Password {
                 username: user.to_owned(),
                 password: password.clone(),
@@ -159,13 +159,7 @@ impl ConnectionInput {
     }
 
     /// A token whose name may stand in the user name, in the token, or in both alike.
-    fn token(
-        &self,
-        user: &str,
-        name: Option<&str>,
-        token: &SecretString,
-        found: &mut Diagnostics,
-    ) -> Option<Credentials> {
+    fn token(user: &str, name: Option<&str>, token: &SecretString, found: &mut Diagnostics) -> Option<Credentials> {
         let mut fault = |message: &str, help: &str| {
             found.push(Diagnostic::error("proxmox_token", message).help(help.to_owned()));
             None

@@ -81,7 +81,7 @@ fn image(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
             Ok(version) => k3s.version = version,
             Err(error) => {
                 let help = error.likely().map(|likely| format!("did you mean {likely}?"));
-                reader.error("k3s_version", error.to_string(), help);
+                reader.error("k3s_version", error.headline(), help);
                 // What was likely meant keeps the other checks from complaining about the default.
                 set(&mut k3s.version, error.likely().and_then(|likely| likely.parse().ok()));
             }
@@ -132,13 +132,14 @@ fn image(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
 fn machine(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
     match reader.number::<u32>("vm_id") {
         None | Some(0) => {}
-        Some(id) => match Vmid::new(id) {
-            Ok(vmid) => spec.vmid = Some(vmid),
-            Err(_) => {
+        Some(id) => {
+            if let Ok(vmid) = Vmid::new(id) {
+                spec.vmid = Some(vmid);
+            } else {
                 let help = "write 100 to 999999999, or 0 for the next free one".to_owned();
                 reader.error("vm_id", format!("{id} is no VM id"), Some(help));
             }
-        },
+        }
     }
     spec.pool = reader.parse("vm_pool");
     let hardware = &mut spec.hardware;

@@ -645,3 +645,23 @@ fn a_missing_folder_is_named() {
     let error = TemplateFolder::load("/no/such/folder", &Inputs::new()).unwrap_err();
     assert_eq!(error.to_string(), "reading the template folder /no/such/folder");
 }
+
+#[test]
+fn the_library_s_kickstart_template_can_be_used_in_a_folder() {
+    let folder = Folder::new();
+    fs::remove_file(folder.0.path().join(KICKSTART)).unwrap();
+    let folder = folder.write("http/ks.cfg.j2", assets::KICKSTART_TEMPLATE.text);
+    let text = |folder: &Folder| {
+        let spec = folder.load(&Inputs::new()).unwrap().spec;
+        let crate::spec::KickstartSource::Text { text, .. } = spec.installer.kickstart else {
+            panic!("no text")
+        };
+        text.expose().to_owned()
+    };
+    assert!(text(&folder).contains("\nlang \"en_US.UTF-8\"\n"));
+    let folder = folder.write(
+        "ks.pkr.hcl",
+        "variable \"ks_lang\" {\n  type = string\n  default = \"de_DE.UTF-8\"\n}\n",
+    );
+    assert!(text(&folder).contains("\nlang \"de_DE.UTF-8\"\n"));
+}

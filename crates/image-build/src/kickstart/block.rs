@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::facts::facts;
 use super::quote::{KickstartError, name, section_body};
 use super::render::ssh_key;
 use super::text::KickstartText;
@@ -60,16 +61,24 @@ impl KickstartText {
             text.push('\n');
         }
         let key_line = ssh_key("login_key", user, login_key)?;
+        // pykickstart warns of a second sshkey for one user, which inst.ksstrict turns into an end of the installation.
+        let taken = facts(&text).ssh_key_users().iter().any(|fact| fact.value == user);
+        let (command, append) = if taken {
+            (String::new(), authorise(user, login_key)?)
+        } else {
+            (format!("{key_line}\n"), String::new())
+        };
         let private = heredoc("host_key", host_key.private.expose_secret())?;
         let public = heredoc("host_key", &host_key.public)?;
         write!(
             text,
-            "\n{BLOCK_MARK}\n{key_line}\n%post --erroronfail\nset -euo pipefail\numask 077\nmkdir -p /etc/ssh\n\
+            "\n{BLOCK_MARK}\n{command}%post --erroronfail\nset -euo pipefail\numask 077\nmkdir -p /etc/ssh\n\
              cat > /etc/ssh/ssh_host_ed25519_key <<'K3SIMAGE_KEY'\n{private}K3SIMAGE_KEY\n\
              cat > /etc/ssh/ssh_host_ed25519_key.pub <<'K3SIMAGE_KEY'\n{public}K3SIMAGE_KEY\n\
              chmod 0600 /etc/ssh/ssh_host_ed25519_key\nchmod 0644 /etc/ssh/ssh_host_ed25519_key.pub\n"
         )
         .expect("writing to a String does not fail");
+        text.push_str(&append);
         if *open_agent {
             text.push_str(OPEN_AGENT);
         }
@@ -78,10 +87,152 @@ impl KickstartText {
     }
 }
 
+/// Lines of `%post` that add the key behind those that the user has already.
+fn authorise(user: &str, key: &str) -> Result<String, KickstartError> {
+    let home = if user == "root" {
+        "/root".to_owned()
+    } else {
+        format!("/home/{user}")
+    };
+    let key = heredoc("login_key", key)?;
+    Ok(format!(
+        "mkdir -p {home}/.ssh\ncat >> {home}/.ssh/authorized_keys <<'K3SIMAGE_KEY'\n{key}K3SIMAGE_KEY\n\
+         chmod 0700 {home}/.ssh\nchmod 0600 {home}/.ssh/authorized_keys\nchown -R {user}: {home}/.ssh\n"
+    ))
+}
+
 fn heredoc(field: &str, body: &str) -> Result<String, KickstartError> {
     let body = section_body(field, body)?;
     if body.lines().any(|line| line == "K3SIMAGE_KEY") {
         return Err(KickstartError::new(field, "it holds the line that would end it"));
     }
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kickstart::{Kickstart, facts};
+
+    fn block() -> BuildBlock {
+        BuildBlock {
+            username: "root".into(),
+            login_key: "ssh-ed25519 AAAALOGIN build".into(),
+            host_key: HostKey {
+                private: SecretString::from(
+                    "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+                ),
+                public: "ssh-ed25519 AAAAHOST".into(),
+            },
+            open_agent: false,
+        }
+    }
+
+    #[test]
+    fn the_block_comes_behind_the_text() {
+        let text = KickstartText::new("text\nreboot").with_build_block(&block()).unwrap();
+        insta::assert_snapshot!(text.expose(), @r#"
+        text
+        reboot
+
+        # ---- added by k3simage for this build; sealing takes it out again ----
+        sshkey --username=root "ssh-ed25519 AAAALOGIN build"
+        %post --erroronfail
+        set -euo pipefail
+        umask 077
+        mkdir -p /etc/ssh
+        cat > /etc/ssh/ssh_host_ed25519_key <<'K3SIMAGE_KEY'
+        -----BEGIN OPENSSH PRIVATE KEY-----
+        AAAA
+        -----END OPENSSH PRIVATE KEY-----
+        K3SIMAGE_KEY
+        cat > /etc/ssh/ssh_host_ed25519_key.pub <<'K3SIMAGE_KEY'
+        ssh-ed25519 AAAAHOST
+        K3SIMAGE_KEY
+        chmod 0600 /etc/ssh/ssh_host_ed25519_key
+        chmod 0644 /etc/ssh/ssh_host_ed25519_key.pub
+        %end
+        "#);
+    }
+
+    #[test]
+    fn a_second_key_of_one_user_comes_by_post() {
+        let text = KickstartText::new("sshkey --username=root \"ssh-rsa AAAA own\"\n")
+            .with_build_block(&block())
+            .unwrap();
+        assert_eq!(facts(text.expose()).ssh_key_users().len(), 1);
+        let append = "cat >> /root/.ssh/authorized_keys <<'K3SIMAGE_KEY'\nssh-ed25519 AAAALOGIN build\nK3SIMAGE_KEY\n";
+        assert!(text.expose().contains(append), "{}", text.expose());
+    }
+
+    #[test]
+    fn the_agent_is_opened_only_when_asked() {
+        let base = Kickstart::default().render().unwrap();
+        let closed = base.with_build_block(&block()).unwrap();
+        assert!(!closed.expose().contains("virt_qemu_ga"));
+        let open = base
+            .with_build_block(&BuildBlock {
+                open_agent: true,
+                ..block()
+            })
+            .unwrap();
+        assert!(open.expose().contains("setsebool -P -N virt_qemu_ga_run_unconfined on"));
+        let facts = facts(open.expose());
+        assert!(facts.sections.iter().all(|section| section.value.closed) && facts.open_quotes.is_empty());
+        assert_eq!(facts.ssh_key_users().len(), 1);
+    }
+
+    #[test]
+    fn what_could_command_is_refused_and_not_shown() {
+        let secret = "GEHEIM";
+        for (change, field) in [
+            (
+                BuildBlock {
+                    username: "a b".into(),
+                    ..block()
+                },
+                "ssh_username",
+            ),
+            (
+                BuildBlock {
+                    username: "--lock".into(),
+                    ..block()
+                },
+                "ssh_username",
+            ),
+            (
+                BuildBlock {
+                    login_key: "ssh-ed25519 A\nrootpw x".into(),
+                    ..block()
+                },
+                "login_key",
+            ),
+            (
+                BuildBlock {
+                    login_key: "no key".into(),
+                    ..block()
+                },
+                "login_key",
+            ),
+        ] {
+            assert_eq!(
+                KickstartText::new("").with_build_block(&change).unwrap_err().field(),
+                field
+            );
+        }
+        for bad in ["\nK3SIMAGE_KEY\nrm -rf /\n", "\n%end\n", "\r"] {
+            let host_key = HostKey {
+                private: SecretString::from(format!("{secret}{bad}")),
+                public: "x".into(),
+            };
+            let error = KickstartText::new("")
+                .with_build_block(&BuildBlock { host_key, ..block() })
+                .unwrap_err();
+            assert!(
+                error.field() == "host_key" && !error.to_string().contains(secret),
+                "{error}"
+            );
+        }
+        assert!(!format!("{:?}", block()).contains("BEGIN OPENSSH"));
+    }
 }

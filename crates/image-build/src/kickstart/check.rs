@@ -451,7 +451,7 @@ mod tests {
                 &packer,
                 "sshd is disabled",
             ),
-            (GOOD.replace("\n", "\r\n"), &packer, "CR LF"),
+            (GOOD.replace('\n', "\r\n"), &packer, "CR LF"),
             (GOOD.replace("%addon", "%adon"), &packer, "%adon is no section"),
             (
                 GOOD.replace("part / --fstype", "part /x --fstype"),

@@ -139,9 +139,8 @@ impl Default for Kickstart {
                 "openssh-server",
                 "cloud-init",
                 "cloud-utils-growpart",
+                "chrony",
                 "tar",
-                "curl",
-                "policycoreutils-python-utils",
             ]),
             // Firmware of hardware that no virtual machine has: some 400 MB.
             excluded_packages: texts(&["iwl*firmware", "plymouth", "dracut-config-rescue"]),

@@ -21,7 +21,8 @@ udevadm settle
 ";
 
 /// Makes the disk bootable by the firmware that the installer did not run on.
-const BOTH_FIRMWARES: &str = r#"boot_uuid=$(findmnt -no UUID /boot)
+const BOTH_FIRMWARES: &str = r"set -euo pipefail
+boot_uuid=$(findmnt -no UUID /boot)
 if [ -d /sys/firmware/efi ]; then
   grub2-install --target=i386-pc /dev/DISK
 else
@@ -33,7 +34,7 @@ configfile \$prefix/grub.cfg
 STUB
   chmod 0700 /boot/efi/EFI/almalinux/grub.cfg
 fi
-"#;
+";
 
 /// What [`BOTH_FIRMWARES`] needs, whichever firmware the installer ran on.
 const BOOT_PACKAGES: &[&str] = &[
@@ -125,7 +126,7 @@ impl Kickstart {
                 );
                 if !nameservers.is_empty() {
                     let list: Vec<String> = nameservers.iter().map(ToString::to_string).collect();
-                    command.push_str(&format!(" --nameserver={}", list.join(",")));
+                    command = format!("{command} --nameserver={}", list.join(","));
                 }
                 line(text, &command);
             }
@@ -142,10 +143,8 @@ impl Kickstart {
                     ));
                 }
             }
-            bootloader.push_str(&format!(
-                " --append={}",
-                word("kernel_append", &kernel_append.join(" "))?
-            ));
+            let append = word("kernel_append", &kernel_append.join(" "))?;
+            bootloader = format!("{bootloader} --append={append}");
         }
         line(text, &bootloader);
         line(text, &format!("part biosboot --fstype=biosboot --onpart={disk}1"));
@@ -172,7 +171,7 @@ impl Kickstart {
             let mut command = format!("user --name={user}");
             if !groups.is_empty() {
                 let groups: Result<Vec<&str>, _> = groups.iter().map(|group| name("users", group, "-_.")).collect();
-                command.push_str(&format!(" --groups={}", groups?.join(",")));
+                command = format!("{command} --groups={}", groups?.join(","));
             }
             match password_hash {
                 Some(hash) => {
@@ -184,7 +183,7 @@ impl Kickstart {
                         ));
                     }
                     // The value of a secret must not stand in the error either: `word` names characters only.
-                    command.push_str(&format!(" --iscrypted --password={}", word("users", hash)?));
+                    command = format!("{command} --iscrypted --password={}", word("users", hash)?);
                 }
                 None => command.push_str(" --lock"),
             }
@@ -211,7 +210,7 @@ impl Kickstart {
         let disk = name("disk", &self.disk, "")?;
         line(text, "\n%pre --erroronfail");
         text.push_str(&PARTITION.replace("DISK", disk));
-        line(text, "%end\n\n%packages --excludeWeakdeps");
+        line(text, "%end\n\n%packages --exclude-weakdeps");
         for package in self
             .packages
             .iter()
@@ -275,3 +274,6 @@ fn quoted(field: &str, value: &str) -> Result<String, KickstartError> {
 fn line(text: &mut String, line: &str) {
     writeln!(text, "{line}").expect("writing to a String does not fail");
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,10 +47,12 @@ fn fix_directory(image: &mut [u8], start: usize, length: usize, depth: u8) {
         fix_rock_ridge(image, at, size);
         let is_directory = image.get(at + 25).is_some_and(|flags| flags & 2 != 0);
         // The first two records are the directory itself and its parent.
-        if is_directory && index >= 2 && depth < 8 {
-            if let Some((start, length)) = extent(image, at) {
-                fix_directory(image, start, length, depth + 1);
-            }
+        if is_directory
+            && index >= 2
+            && depth < 8
+            && let Some((start, length)) = extent(image, at)
+        {
+            fix_directory(image, start, length, depth + 1);
         }
         at += size;
         index += 1;

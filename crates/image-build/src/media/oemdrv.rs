@@ -82,3 +82,6 @@ pub fn oemdrv(kickstart: &KickstartText) -> Result<Vec<u8>, OemdrvError> {
     super::fixed_times::fix(&mut bytes);
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ pub struct ImageSpecBuilder {
     k3s: K3s,
     scripts: ScriptOptions,
     own_provisioners: Option<Vec<ProvisionerSpec>>,
-    own_seal: Option<Option<ShellSpec>>,
+    seal: Option<ShellSpec>,
     disk_storage: Option<StorageId>,
     problems: Diagnostics,
 }
@@ -49,7 +49,7 @@ impl ImageSpecBuilder {
             k3s: preset::k3s(),
             scripts: ScriptOptions::default(),
             own_provisioners: None,
-            own_seal: None,
+            seal: Some(preset::seal()),
             disk_storage: None,
             problems: Diagnostics::new(),
         }
@@ -271,7 +271,7 @@ impl ImageSpecBuilder {
 
     /// The script that runs last, instead of the embedded one; `None` seals nothing.
     pub fn seal(mut self, seal: Option<ShellSpec>) -> Self {
-        self.own_seal = Some(seal);
+        self.seal = seal;
         self
     }
 
@@ -298,7 +298,7 @@ impl ImageSpecBuilder {
             k3s,
             scripts,
             own_provisioners,
-            own_seal,
+            seal,
             disk_storage,
             mut problems,
         } = self;
@@ -313,7 +313,7 @@ impl ImageSpecBuilder {
             }
         }
         spec.provisioners = own_provisioners.unwrap_or_else(|| preset::provisioners(&k3s, &scripts));
-        spec.seal = own_seal.unwrap_or_else(|| Some(preset::seal()));
+        spec.seal = seal;
         spec.k3s = Some(k3s);
         spec.tags.sort();
         spec.tags.dedup();

@@ -77,45 +77,47 @@ impl ImageSpec {
             return;
         }
         let Some(name) = self.name.image_name() else {
-            if self.k3s.is_some() && text.starts_with("alma") && text.contains("k3") {
-                if let Err(error) = text.parse::<crate::ImageName>() {
-                    found.push(Diagnostic::error("image_version", error.to_string()));
-                }
+            if self.k3s.is_some()
+                && text.starts_with("alma")
+                && text.contains("k3")
+                && let Err(error) = text.parse::<crate::ImageName>()
+            {
+                found.push(Diagnostic::error("image_version", error.to_string()));
             }
             return;
         };
-        if let Some(k3s) = &self.k3s {
-            if !name.agrees_with(&k3s.version) {
-                found.push(
-                    Diagnostic::error(
-                        "image_version",
-                        format!(
-                            "`{text}` says k3s {}, but k3s_version is {}",
-                            name.kubernetes(),
-                            k3s.version
-                        ),
-                    )
-                    .help(format!(
-                        "write {}, or leave image_version out: the next free name is then taken",
-                        name.with_version(&k3s.version)
-                    )),
-                );
-            }
+        if let Some(k3s) = &self.k3s
+            && !name.agrees_with(&k3s.version)
+        {
+            found.push(
+                Diagnostic::error(
+                    "image_version",
+                    format!(
+                        "`{text}` says k3s {}, but k3s_version is {}",
+                        name.kubernetes(),
+                        k3s.version
+                    ),
+                )
+                .help(format!(
+                    "write {}, or leave image_version out: the next free name is then taken",
+                    name.with_version(&k3s.version)
+                )),
+            );
         }
-        if let Some((major, _)) = self.installer.iso.alma_release() {
-            if major != name.alma() {
-                found.push(
-                    Diagnostic::error(
-                        "image_version",
-                        format!(
-                            "`{text}` says AlmaLinux {}, but the ISO is {}",
-                            name.alma(),
-                            self.installer.iso.file_name()
-                        ),
-                    )
-                    .help("name and ISO must be of one release"),
-                );
-            }
+        if let Some((major, _)) = self.installer.iso.alma_release()
+            && major != name.alma()
+        {
+            found.push(
+                Diagnostic::error(
+                    "image_version",
+                    format!(
+                        "`{text}` says AlmaLinux {}, but the ISO is {}",
+                        name.alma(),
+                        self.installer.iso.file_name()
+                    ),
+                )
+                .help("name and ISO must be of one release"),
+            );
         }
         if matches!(self.name, TemplateName::Fixed(_)) && name.arch() != "amd64" {
             found.push(
@@ -288,10 +290,10 @@ impl ImageSpec {
                 Diagnostic::warning("vm_cpu_type", "AlmaLinux 10 needs x86-64-v3").help("write x86-64-v3 or host"),
             );
         }
-        if let KickstartSource::Model(model) = &installer.kickstart {
-            if let Err(error) = model.render() {
-                found.push(Diagnostic::error("kickstart", error.to_string()));
-            }
+        if let KickstartSource::Model(model) = &installer.kickstart
+            && let Err(error) = model.render()
+        {
+            found.push(Diagnostic::error("kickstart", error.to_string()));
         }
         let needs_http = installer
             .boot_command
@@ -309,7 +311,7 @@ impl ImageSpec {
                 found.push(Diagnostic::warning(
                     "boot_command",
                     "it names no {{ .HTTPIP }}, so the installer will not ask for the kickstart here",
-                ))
+                ));
             }
             Delivery::Http { ports, .. } if ports.is_empty() || *ports.start() == 0 => found.push(
                 Diagnostic::error(
@@ -343,13 +345,14 @@ impl ImageSpec {
         if ssh.port == 0 {
             found.push(Diagnostic::error("ssh_port", "0 is no port").help("write 22"));
         }
-        if let Some(host) = &ssh.host {
-            if host.parse::<std::net::IpAddr>().is_err() && !is_dns_name(host) {
-                found.push(
-                    Diagnostic::error("ssh_host", format!("{host:?} is neither an address nor a name"))
-                        .help("no scheme, no port: ssh_port has that"),
-                );
-            }
+        if let Some(host) = &ssh.host
+            && host.parse::<std::net::IpAddr>().is_err()
+            && !is_dns_name(host)
+        {
+            found.push(
+                Diagnostic::error("ssh_host", format!("{host:?} is neither an address nor a name"))
+                    .help("no scheme, no port: ssh_port has that"),
+            );
         }
         if self.nics.is_empty() && self.communicator.kind == CommunicatorKind::Ssh {
             found.push(
@@ -388,13 +391,13 @@ impl ImageSpec {
             }
         }
         for provisioner in &self.provisioners {
-            if let super::ProvisionerSpec::File(file) = provisioner {
-                if !file.destination.starts_with('/') || file.destination.ends_with('/') {
-                    found.push(Diagnostic::error(
-                        file.name.as_str(),
-                        format!("`{}` is no absolute path of a file", file.destination),
-                    ));
-                }
+            if let super::ProvisionerSpec::File(file) = provisioner
+                && (!file.destination.starts_with('/') || file.destination.ends_with('/'))
+            {
+                found.push(Diagnostic::error(
+                    file.name.as_str(),
+                    format!("`{}` is no absolute path of a file", file.destination),
+                ));
             }
         }
     }

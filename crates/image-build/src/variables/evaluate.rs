@@ -71,17 +71,18 @@ struct EnvCalls<'a> {
 
 impl VisitMut for EnvCalls<'_> {
     fn visit_expr_mut(&mut self, node: &mut Expression) {
-        if let Expression::FuncCall(call) = node {
-            if call.name.name.as_str() == "env" && call.name.namespace.is_empty() {
-                match env_name(call) {
-                    // As Packer has it, a variable that is not set is empty.
-                    Some(name) => *node = Expression::from(self.environment.get(name).cloned().unwrap_or_default()),
-                    None => {
-                        self.problem = Some("env takes the name of an environment variable in double quotes".to_owned())
-                    }
+        if let Expression::FuncCall(call) = node
+            && call.name.name.as_str() == "env"
+            && call.name.namespace.is_empty()
+        {
+            match env_name(call) {
+                // As Packer has it, a variable that is not set is empty.
+                Some(name) => *node = Expression::from(self.environment.get(name).cloned().unwrap_or_default()),
+                None => {
+                    self.problem = Some("env takes the name of an environment variable in double quotes".to_owned());
                 }
-                return;
             }
+            return;
         }
         visit_expr_mut(self, node);
     }

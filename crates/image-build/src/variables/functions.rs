@@ -233,6 +233,7 @@ fn printed(value: &Value) -> Option<String> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the library calls")]
 fn length(args: FuncArgs) -> Outcome {
     match &args[0] {
         Value::String(text) => Ok(text.chars().count().into()),
@@ -243,6 +244,7 @@ fn length(args: FuncArgs) -> Outcome {
 }
 
 /// Characters from an offset; a negative length is all that follow.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the library calls")]
 fn substr(args: FuncArgs) -> Outcome {
     let from = args[1]
         .as_u64()
@@ -258,6 +260,7 @@ fn substr(args: FuncArgs) -> Outcome {
 }
 
 /// `%s`, `%d`, `%v` and `%%`; other verbs are refused, because a near miss would be worse.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that the library calls")]
 fn format(args: FuncArgs) -> Outcome {
     let mut values = args.iter().skip(1);
     let mut out = String::new();

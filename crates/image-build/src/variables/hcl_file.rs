@@ -147,20 +147,19 @@ fn single_local(source: Source<'_>, block: &Block, found: &mut Diagnostics) -> O
     let expression = block.body.get_attribute("expression");
     let sensitive =
         matches!(block.body.get_attribute("sensitive").map(|a| &a.value), Some(Expression::Bool(on)) if **on);
-    match (name, expression) {
-        (Some(name), Some(attribute)) => Some(Local {
+    if let (Some(name), Some(attribute)) = (name, expression) {
+        Some(Local {
             name,
             sensitive,
             ..local(source, attribute)
-        }),
-        _ => {
-            found.push(
-                Diagnostic::error("", "a local block needs a name and an expression")
-                    .at(source.at(&block.ident))
-                    .help("write local \"name\" { expression = ... }"),
-            );
-            None
-        }
+        })
+    } else {
+        found.push(
+            Diagnostic::error("", "a local block needs a name and an expression")
+                .at(source.at(&block.ident))
+                .help("write local \"name\" { expression = ... }"),
+        );
+        None
     }
 }
 
@@ -260,22 +259,21 @@ fn validation(source: Source<'_>, name: &str, block: &Block, found: &mut Diagnos
         .body
         .get_attribute("error_message")
         .and_then(|attribute| attribute.value.as_str());
-    match (condition, message) {
-        (Some(condition), Some(message)) => Some(Validation {
+    if let (Some(condition), Some(message)) = (condition, message) {
+        Some(Validation {
             condition: condition.value.clone(),
             message: message.to_owned(),
             location: source.at(&condition.value),
-        }),
-        _ => {
-            found.push(
-                Diagnostic::error(
-                    name,
-                    "a validation needs a condition and an error_message in double quotes",
-                )
-                .at(source.at(&block.ident)),
-            );
-            None
-        }
+        })
+    } else {
+        found.push(
+            Diagnostic::error(
+                name,
+                "a validation needs a condition and an error_message in double quotes",
+            )
+            .at(source.at(&block.ident)),
+        );
+        None
     }
 }
 

@@ -255,19 +255,18 @@ impl Merger<'_> {
                 .and_then(|expression| Scope::new(&inputs.environment).evaluate(&expression).ok());
             evaluated.or_else(|| Some(Value::String(text.to_owned())))
         };
-        match value.and_then(|value| kind.convert(value)) {
-            Some(value) => self.put(name, value, origin),
-            None => {
-                let shown = if self.sensitive(name) {
-                    "its value".to_owned()
-                } else {
-                    format!("`{text}`")
-                };
-                self.found.push(
-                    Diagnostic::error(name, format!("{shown}, set by {what}, is not of its type"))
-                        .help(format!("write {}", kind.example())),
-                );
-            }
+        if let Some(value) = value.and_then(|value| kind.convert(value)) {
+            self.put(name, value, origin);
+        } else {
+            let shown = if self.sensitive(name) {
+                "its value".to_owned()
+            } else {
+                format!("`{text}`")
+            };
+            self.found.push(
+                Diagnostic::error(name, format!("{shown}, set by {what}, is not of its type"))
+                    .help(format!("write {}", kind.example())),
+            );
         }
     }
 

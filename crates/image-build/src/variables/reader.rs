@@ -154,9 +154,9 @@ impl<'a> Reader<'a> {
         match &setting.origin {
             Origin::BuiltIn => {}
             Origin::Declared(location) | Origin::File(location) => diagnostic.location = Some(location.clone()),
-            Origin::Environment => diagnostic
-                .message
-                .push_str(&format!(" (set by {PREFIX}{})", diagnostic.subject)),
+            Origin::Environment => {
+                diagnostic.message = format!("{} (set by {PREFIX}{})", diagnostic.message, diagnostic.subject);
+            }
             Origin::CommandLine => diagnostic.message.push_str(" (set by -var)"),
         }
         diagnostic

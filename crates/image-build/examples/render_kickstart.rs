@@ -1,0 +1,76 @@
+//! Writes kickstarts as the library renders them into a folder, for `ksvalidator`: the preset's, one with every field
+//! set to something hostile or unusual, and the seed folder's own; each with the block that a build appends.
+//!
+//! `cargo run -p k3simage-image-build --example render_kickstart -- FOLDER`
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use image_build::kickstart::{
+    BuildBlock, HostKey, InstallSource, Kickstart, KickstartText, Network, PostScript, Repo, User,
+};
+use secrecy::SecretString;
+
+fn main() -> anyhow::Result<()> {
+    let folder: PathBuf = std::env::args_os().nth(1).context("give a folder to write to")?.into();
+    std::fs::create_dir_all(&folder)?;
+    let block = BuildBlock {
+        username: "root".to_owned(),
+        login_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample one-build".to_owned(),
+        host_key: HostKey {
+            private: SecretString::from(
+                "-----BEGIN OPENSSH PRIVATE KEY-----\nnot a key\n-----END OPENSSH PRIVATE KEY-----\n",
+            ),
+            public: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample host".to_owned(),
+        },
+        open_agent: true,
+    };
+    for (name, text) in [
+        ("preset.ks.cfg", Kickstart::default().render()?),
+        ("unusual.ks.cfg", unusual().render()?),
+        ("folder.ks.cfg", KickstartText::new(folder_kickstart()?)),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, text.with_build_block(&block)?.expose()).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn folder_kickstart() -> anyhow::Result<&'static str> {
+    let asset = image_build::assets::TEMPLATE_FOLDER
+        .iter()
+        .find(|asset| asset.path == "http/ks.cfg");
+    Ok(asset.context("the library carries a kickstart")?.text)
+}
+
+fn unusual() -> Kickstart {
+    Kickstart {
+        source: InstallSource::Url("https://mirror.example.com/alma linux/9/?a=b&c=\"d\"".to_owned()),
+        repos: vec![Repo {
+            name: "AppStream".to_owned(),
+            source: InstallSource::Mirrorlist("https://example.com/%20".to_owned()),
+        }],
+        network: Network::Static {
+            address: [192, 0, 2, 9].into(),
+            netmask: [255, 255, 255, 0].into(),
+            gateway: [192, 0, 2, 1].into(),
+            nameservers: vec![[192, 0, 2, 2].into(), [192, 0, 2, 3].into()],
+        },
+        disk: "vda".to_owned(),
+        kernel_append: vec!["quiet".to_owned(), "it's=#1\\".to_owned()],
+        root_keys: vec!["ssh-ed25519 AAAA it's \"me\" #1 $(id) \\".to_owned()],
+        users: vec![User {
+            name: "ops".to_owned(),
+            groups: vec!["wheel".to_owned(), "adm".to_owned()],
+            password_hash: Some(SecretString::from("$6$salt$hash")),
+            keys: vec!["ssh-rsa AAAA ops@example".to_owned()],
+        }],
+        services_disabled: vec!["kdump".to_owned()],
+        firewall: true,
+        post: vec![PostScript {
+            name: "note; it's \"mine\"".to_owned(),
+            body: "echo '100%' \"$HOME\" | cat\n".to_owned(),
+        }],
+        ..Kickstart::default()
+    }
+}
