@@ -2,6 +2,7 @@
 
 mod access;
 mod cluster;
+mod download;
 mod nodes;
 mod permission;
 mod pools;

@@ -273,6 +273,7 @@ impl EmulatorBuilder {
             delays: self.delays,
             data_dir: data_dir.clone(),
             fingerprint: certificates.fingerprint,
+            certificate_pem: certificates.certificate_pem,
             started: Instant::now(),
         };
         let world = World::open(settings, engine, access, storages).map_err(io)?;

@@ -12,9 +12,9 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-pub(crate) use formats::{content_types, valid_mac};
+pub(crate) use formats::valid_mac;
 pub(crate) use property_string::{PropertyString, parse_boolean};
-pub(crate) use verify::verify;
+pub(crate) use verify::{join_lists, verify};
 
 const API_SCHEMA: &str = include_str!("../../../pve/api-schema.json");
 

@@ -8,7 +8,7 @@ mod world;
 
 pub(crate) use access::{Access, Acl, Identity, Pool, Secret, Token, User};
 pub(crate) use files::{now, write_whole};
-pub(crate) use machine::{ConfigMap, Machine, typed, typed_map};
+pub(crate) use machine::{ConfigMap, Machine, Snapshot, typed, typed_map};
 pub use storage::{StorageKind, StorageSpec};
 pub(crate) use storage::{Storages, Volume, file_volume, parse_volume_name, size_text};
 pub use world::Timing;

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
@@ -19,6 +21,8 @@ pub(crate) struct Identity {
     /// SHA-256 of the leaf, `AA:BB:...`.
     pub(crate) fingerprint: String,
     pub(crate) ca_pem: String,
+    /// The leaf.
+    pub(crate) certificate_pem: String,
 }
 
 /// Loads the certificates of the data directory or makes them.
@@ -35,6 +39,7 @@ pub(crate) fn identity(dir: &Path, names: &[String]) -> Result<Identity, Error> 
         write_whole(&key_file, key.as_bytes()).map_err(io)?;
     }
     let ca_pem = std::fs::read_to_string(&ca_file).map_err(io)?;
+    let certificate_pem = std::fs::read_to_string(&leaf_file).map_err(io)?;
     let leaf = CertificateDer::from_pem_file(&leaf_file).map_err(|e| tls(&e))?;
     let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|e| tls(&e))?;
     let hash = Sha256::digest(&leaf);
@@ -51,6 +56,7 @@ pub(crate) fn identity(dir: &Path, names: &[String]) -> Result<Identity, Error> 
         acceptor: TlsAcceptor::from(Arc::new(config)),
         fingerprint: fingerprint.join(":"),
         ca_pem,
+        certificate_pem,
     })
 }
 
@@ -81,6 +87,60 @@ fn name(common: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common);
     name
+}
+
+/// TLS for downloads by the node: the system's roots, or none at all with `verify-certificates=0`.
+pub(crate) fn client_config(verify: bool) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    if !verify {
+        let verifier = Arc::new(AnyCertificate(provider));
+        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Takes every certificate: the caller of `download-url` asked for it by name.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,12 @@ const CPUS: u32 = 16;
 
 pub(super) fn add(routes: &mut Routes) {
     routes.add("GET /nodes", list);
-    routes.add("GET /nodes/{node}", async |_| Ok(index("/nodes/{node}", "name")));
+    routes.add("GET /nodes/{node}", async |_| {
+        let hidden = ["execute", "vncwebsocket"];
+        let names = Schema::get().children("/nodes/{node}").into_iter();
+        let shown = names.filter(|n| !hidden.contains(&n.as_str())).map(|n| json!({ "name": n }));
+        Ok(Value::from(shown.collect::<Vec<Value>>()).into())
+    });
     routes.add("GET /nodes/{node}/status", status);
     routes.add("GET /nodes/{node}/version", cluster::version);
     routes.add("GET /nodes/{node}/time", async |_| {

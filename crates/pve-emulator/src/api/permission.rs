@@ -30,6 +30,10 @@ fn expression(check: &Value, call: &Call) -> Result<(), Failure> {
             Err(Failure::permission(""))
         }
         Some("perm") => privileges(parts, call),
+        Some("perm-modify") => {
+            let path = call.params.text("path").unwrap_or_default();
+            call.world.access().require_any(&call.who, &path, &["Permissions.Modify"])
+        }
         Some("userid-param") => {
             let userid = call.params.text("userid").unwrap_or_default();
             if parts.get(1).and_then(Value::as_str) == Some("self") && userid == call.who.user {
@@ -101,7 +105,11 @@ fn fill(template: &str, call: &Call) -> Option<String> {
             None => segment.to_owned(),
         };
         let good = |c: char| c.is_ascii_alphanumeric() || "_-.@:".contains(c);
-        if value.is_empty() || !value.chars().all(good) {
+        // PVE drops empty segments: `/vms/` with a vmid that was not given is `/vms`.
+        if value.is_empty() {
+            continue;
+        }
+        if !value.chars().all(good) {
             return None;
         }
         path = format!("{path}/{value}");

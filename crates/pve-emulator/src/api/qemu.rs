@@ -2,6 +2,7 @@
 
 mod agent;
 mod clone;
+mod cloudinit;
 mod config;
 mod console;
 mod create;
@@ -10,6 +11,7 @@ mod drive;
 mod options;
 mod power;
 mod resize;
+mod snapshot;
 mod status;
 mod template;
 
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 use super::{Call, Routes, nodes};
 
+pub(super) use drive::virtual_size;
 pub(super) use status::summary;
 
 pub(super) fn add(routes: &mut Routes) {
@@ -30,12 +33,14 @@ pub(super) fn add(routes: &mut Routes) {
     });
     agent::add(routes);
     clone::add(routes);
+    cloudinit::add(routes);
     config::add(routes);
     console::add(routes);
     create::add(routes);
     delete::add(routes);
     power::add(routes);
     resize::add(routes);
+    snapshot::add(routes);
     status::add(routes);
     template::add(routes);
 }

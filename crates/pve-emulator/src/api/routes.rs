@@ -6,8 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{access, cluster, nodes, pools, qemu, storage, tasks, upload};
-use crate::schema::{Endpoint, Schema, verify};
+use super::{access, cluster, download, nodes, pools, qemu, storage, tasks, upload};
+use crate::schema::{Endpoint, Schema, join_lists, verify};
 use crate::state::{Identity, Machine, World};
 use crate::tasks::Worker;
 use crate::wire::{Answer, Failure, Params, Upload};
@@ -85,6 +85,7 @@ impl Routes {
         pools::add(&mut routes);
         storage::add(&mut routes);
         upload::add(&mut routes);
+        download::add(&mut routes);
         tasks::add(&mut routes);
         qemu::add(&mut routes);
         routes
@@ -104,13 +105,14 @@ impl Routes {
 ///
 /// A call of the real API that has no handler here is refused as PVE refuses unknown calls, loudly: success is never
 /// invented.
-pub(crate) async fn dispatch(routes: &Routes, endpoint: &Endpoint, call: Call) -> Outcome {
+pub(crate) async fn dispatch(routes: &Routes, endpoint: &Endpoint, mut call: Call) -> Outcome {
     let node = call.params.text("node");
     if let Some(node) = node.filter(|n| !call.world.settings.nodes.contains(n) && endpoint.key.contains("/{node}")) {
         return Err(Failure::die(format!(
             "hostname lookup '{node}' failed - failed to get address info for: {node}: Name or service not known"
         )));
     }
+    join_lists(endpoint, &mut call.params.0);
     let errors = verify(Schema::get(), endpoint, &call.params.0);
     if !errors.is_empty() {
         return Err(Failure::params(errors));

@@ -4,17 +4,26 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Call, Outcome, Routes, nodes};
+use super::qemu::virtual_size;
+use super::{Call, Outcome, Routes};
 use crate::state::{StorageKind, StorageSpec, Storages, Volume, parse_volume_name};
-use crate::wire::{Answer, Failure};
+use crate::wire::{Answer, Failure, Shape};
+
+/// The index of a storage, in the order PVE lists it.
+const DIRECTORY: [&str; 11] = [
+    "content", "download-url", "file-restore", "import-metadata", "identity", "oci-registry-pull", "prunebackups", "rrd",
+    "rrddata", "status", "upload",
+];
 
 pub(super) fn add(routes: &mut Routes) {
     routes.add("GET /storage", definitions);
     routes.add("GET /storage/{storage}", definition);
     routes.add("GET /nodes/{node}/storage", list);
-    routes.add("GET /nodes/{node}/storage/{storage}", async |_| {
-        Ok(nodes::index("/nodes/{node}/storage/{storage}", "subdir"))
+    routes.add("GET /nodes/{node}/storage/{storage}", async |call: Call| {
+        spec(&call)?;
+        Ok(Value::from(DIRECTORY.map(|d| json!({ "subdir": d })).to_vec()).into())
     });
+    routes.add("GET /nodes/{node}/storage/{storage}/import-metadata", import_metadata);
     routes.add("GET /nodes/{node}/storage/{storage}/status", status);
     routes.add("GET /nodes/{node}/storage/{storage}/content", content);
     routes.add("POST /nodes/{node}/storage/{storage}/content", allocate);
@@ -194,20 +203,31 @@ async fn volume(call: Call) -> Outcome {
             "volume_size_info on '{volid}' failed - no format"
         )));
     };
-    let format = if volume.vmid.is_some() {
-        volume.format.as_str()
-    } else {
-        "raw"
+    // What is no disk is asked of `qemu-img info`, which counts whole sectors and knows an image's own size (recorded).
+    let file = storages.file(&call.node(), &spec, &volume.name);
+    let (format, size) = match (volume.vmid, volume.format.as_str()) {
+        (Some(_), format) => (format, volume.size_bytes),
+        (None, "qcow2") => ("qcow2", virtual_size(&file, volume)),
+        (None, _) => ("raw", volume.size_bytes.next_multiple_of(512)),
     };
     let mut entry = json!({
-        // An ISO's size comes from `qemu-img info`, which counts whole sectors (recorded).
-        "size": volume.size_bytes.next_multiple_of(512), "used": volume.used_bytes, "format": format,
+        "size": size, "used": volume.used_bytes, "format": format,
         "path": Storages::shown_file(&spec, &volume.name),
     });
     if let Some(parent) = &volume.parent {
         entry["parent"] = format!("../{parent}").into();
     }
     Ok(entry.into())
+}
+
+/// What an appliance to import holds. PVE 9.2 takes the volume's name without its storage only; what it then says of an
+/// OVA is not emulated.
+async fn import_metadata(call: Call) -> Outcome {
+    let spec = spec(&call)?;
+    let volume = call.params.required("volume")?;
+    parse_volume_name(spec.kind, &volume).map_err(Failure::die)?;
+    tracing::warn!(volume, "import-metadata is not emulated");
+    Err(Failure::new(501, "import-metadata is not emulated").with_shape(Shape::JsonBare))
 }
 
 async fn allocate(call: Call) -> Outcome {

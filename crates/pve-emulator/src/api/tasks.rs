@@ -36,11 +36,28 @@ fn entry(task: &Task) -> Value {
 
 fn list_entry(task: &Task) -> Value {
     let mut entry = entry(task);
-    if let Some((end, exit)) = task.end() {
-        entry["endtime"] = end.into();
-        entry["status"] = exit.into();
+    match task.end() {
+        Some((end, exit)) => {
+            entry["endtime"] = end.into();
+            entry["status"] = exit.into();
+        }
+        // A running task is listed as it stands in the file of active tasks (recorded).
+        None => {
+            entry["status"] = "RUNNING".into();
+            entry["saved"] = "0".into();
+            entry["user"] = task.upid.user.as_str().into();
+            if let Some(map) = entry.as_object_mut() {
+                map.remove("tokenid");
+            }
+        }
     }
     entry
+}
+
+/// Whether a task is the caller's own: a user's own and its tokens', a token's only its own.
+fn is_own(call: &Call, upid: &Upid) -> bool {
+    let tokens = format!("{}!", call.who.user);
+    upid.user == call.who.full() || call.who.token.is_none() && upid.user.starts_with(&tokens)
 }
 
 async fn list(call: Call) -> Outcome {
@@ -66,7 +83,7 @@ async fn list(call: Call) -> Outcome {
         .filter(|task| {
             let end = task.end();
             let upid = &task.upid;
-            let owner = upid.user.split('!').next() == Some(call.who.user.as_str());
+            let owner = is_own(&call, upid);
             let sourced = match source.as_str() {
                 "active" => end.is_none(),
                 "archive" => end.is_some(),
@@ -80,7 +97,7 @@ async fn list(call: Call) -> Outcome {
                 && userfilter.as_ref().is_none_or(|u| upid.user.contains(u.as_str()))
                 && since.is_none_or(|s| upid.starttime >= s)
                 && until.is_none_or(|u| upid.starttime <= u)
-                && (!errors_only || status == Some("error"))
+                && (!errors_only || status != Some("ok"))
                 && (statuses.is_empty() || status.is_some_and(|s| statuses.iter().any(|w| w == s)))
         })
         .collect();
@@ -93,7 +110,9 @@ async fn list(call: Call) -> Outcome {
         .take(usize::try_from(limit).unwrap_or(usize::MAX))
         .map(|t| list_entry(t))
         .collect();
-    Ok(Answer::from(Value::from(page)).with("total", total))
+    let answer = Answer::from(Value::from(page));
+    // An empty list comes without a total.
+    Ok(if total > 0 { answer.with("total", total) } else { answer })
 }
 
 /// PVE's four kinds of an exit status.
@@ -113,7 +132,7 @@ pub(super) async fn cluster_tasks(call: Call) -> Outcome {
     for node in &call.world.settings.nodes {
         let auditor = access.has(&call.who, &format!("/nodes/{node}"), "Sys.Audit");
         let tasks = call.world.tasks.of_node(node).into_iter();
-        let visible = tasks.filter(|t| auditor || t.upid.user.split('!').next() == Some(call.who.user.as_str()));
+        let visible = tasks.filter(|t| auditor || is_own(&call, &t.upid));
         list.extend(visible.take(25).map(|t| list_entry(&t)));
     }
     Ok(Value::from(list).into())
@@ -126,7 +145,7 @@ fn find(call: &Call, privilege: &str) -> Result<(Upid, Option<Arc<Task>>), Failu
         .parse()
         .map_err(|()| Failure::param("upid", "unable to parse worker upid"))?;
     let node = call.node();
-    let own = upid.user == call.who.full() || upid.user.split('!').next() == Some(call.who.user.as_str());
+    let own = is_own(call, &upid);
     if !own {
         call.world
             .access()
@@ -158,6 +177,9 @@ async fn log(call: Call) -> Outcome {
     if lines.is_empty() {
         lines.push("no content".to_owned());
     }
+    if call.params.flag("download") == Some(true) {
+        return Ok(Answer::plain(lines.iter().map(|l| format!("{l}\n")).collect()));
+    }
     let start = call
         .params
         .int("start")
@@ -185,8 +207,6 @@ async fn log(call: Call) -> Outcome {
 
 async fn stop(call: Call) -> Outcome {
     let (_, task) = find(&call, "Sys.Modify")?;
-    if let Some(task) = task {
-        task.stop();
-    }
+    task.ok_or_else(|| Failure::param("upid", "no such task"))?.stop();
     Ok(Answer::null())
 }

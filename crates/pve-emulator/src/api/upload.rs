@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use sha2::Digest as _;
 
 use super::storage::spec;
 use super::{Call, Outcome, Routes};
@@ -24,7 +23,7 @@ pub(super) fn volume_name(content: &str, filename: &str) -> Result<String, &'sta
     let safe: String = name
         .chars()
         .map(|c| {
-            if c.is_ascii_alphanumeric() || "-_.+=@".contains(c) {
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
                 c
             } else {
                 '_'
@@ -164,6 +163,7 @@ mod tests {
             ("iso", "dir/sub/deep.iso", Ok("iso/deep.iso")),
             ("iso", "a\\back.iso", Ok("iso/back.iso")),
             ("iso", "../../etc/passwd", Err("wrong file extension")),
+            ("iso", "a+b=c@d.iso", Ok("iso/a_b_c_d.iso")),
             ("iso", "..", Err("wrong file extension")),
             ("iso", ".iso", Err("wrong file extension")),
             ("iso", "x.iso.gz", Err("wrong file extension")),

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{PropertyString, Schema};
 
 /// The content types a storage can hold.
-pub(crate) fn content_types() -> &'static [&'static str] {
+fn content_types() -> &'static [&'static str] {
     &[
         "images", "rootdir", "vztmpl", "iso", "backup", "snippets", "none", "import",
     ]

@@ -36,6 +36,9 @@ pub(crate) struct Machine {
     pub(crate) pending_delete: BTreeSet<String>,
     #[serde(default)]
     pub(crate) snapshots: BTreeMap<String, Snapshot>,
+    /// The options that the cloud-init drive of the running guest was made from.
+    #[serde(default)]
+    pub(crate) cloudinit: Option<ConfigMap>,
 }
 
 impl Machine {

@@ -137,6 +137,8 @@ fn classify(name: &str) -> Option<(&'static str, Option<u32>, String)> {
     }
     let extension = rest.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
     match first {
+        // A hidden file is stored, but it is no volume (recorded for `..iso`).
+        "iso" if rest.starts_with('.') => None,
         "iso" if matches!(extension.as_str(), "iso" | "img") => Some(("iso", None, "iso".into())),
         "vztmpl" => Some(("vztmpl", None, extension)),
         "import" => Some(("import", None, extension)),
@@ -338,6 +340,10 @@ impl Storages {
     /// Records a volume whose file is in place, replacing one of that name.
     pub(crate) fn insert(&mut self, node: &str, spec: &StorageSpec, volume: Volume) -> std::io::Result<()> {
         let key = self.key(spec, node);
+        // A hidden file such as `..iso` is stored, but it is no volume (recorded).
+        if parse_volume_name(spec.kind, &volume.name).is_err() {
+            return Ok(());
+        }
         self.volumes
             .entry(key.clone())
             .or_default()

@@ -35,6 +35,7 @@ pub(crate) struct Settings {
     pub(crate) delays: bool,
     pub(crate) data_dir: PathBuf,
     pub(crate) fingerprint: String,
+    pub(crate) certificate_pem: String,
     pub(crate) started: Instant,
 }
 

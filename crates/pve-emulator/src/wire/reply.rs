@@ -26,12 +26,19 @@ pub(crate) enum Format {
 pub(crate) struct Answer {
     pub(crate) data: Value,
     pub(crate) beside: Map<String, Value>,
+    /// Sent as plain text instead of JSON: a task log as a download.
+    pub(crate) text: Option<String>,
 }
 
 impl Answer {
     /// `null`, which is what most changes return.
     pub(crate) fn null() -> Self {
         Value::Null.into()
+    }
+
+    /// A download.
+    pub(crate) fn plain(text: String) -> Self {
+        Self { data: Value::Null, beside: Map::new(), text: Some(text) }
     }
 
     /// Adds a member beside `data`, such as `total`.
@@ -43,10 +50,7 @@ impl Answer {
 
 impl From<Value> for Answer {
     fn from(data: Value) -> Self {
-        Self {
-            data,
-            beside: Map::new(),
-        }
+        Self { data, beside: Map::new(), text: None }
     }
 }
 
@@ -58,6 +62,12 @@ impl From<String> for Answer {
 
 /// Writes a successful reply.
 pub(crate) fn respond(answer: Answer, format: Format) -> Response<Body> {
+    if let Some(text) = answer.text {
+        let mut response = Response::new(Full::from(text));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        common_headers(&mut response);
+        return response;
+    }
     let mut body = answer.beside;
     body.insert("data".into(), answer.data);
     if format == Format::Extjs {

@@ -105,6 +105,8 @@ pub async fn replay(file: &Path) -> Result<Outcome> {
         tokens,
         names: BTreeMap::new(),
     };
+    let fixtures = &scenario["fixtures"]["http_server"];
+    let _server = if fixtures.is_null() { None } else { Some(FixtureServer::start(fixtures).await?) };
     let steps = scenario["steps"].as_array().context("no steps")?;
     let mut found = Vec::new();
     for step in steps {
@@ -405,4 +407,62 @@ fn content(rule: &Value) -> Result<Vec<u8>> {
         "text" => rule["text"].as_str().unwrap_or_default().as_bytes().to_vec(),
         other => bail!("unknown content rule {other}"),
     })
+}
+
+/// The web server that a scenario downloads from.
+struct FixtureServer(tokio::task::JoinHandle<()>);
+
+impl Drop for FixtureServer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl FixtureServer {
+    async fn start(fixtures: &Value) -> Result<Self> {
+        let address = format!("{}:{}", fixtures["bind"].as_str().unwrap_or_default(), fixtures["port"]);
+        let listener = tokio::net::TcpListener::bind(&address).await.with_context(|| address.clone())?;
+        let mut files = BTreeMap::new();
+        for file in fixtures["files"].as_array().into_iter().flatten() {
+            let path = file["path"].as_str().unwrap_or_default().to_owned();
+            let reply = match file["redirect"].as_str() {
+                Some(target) => (format!("302 Found\r\nLocation: {target}"), Vec::new()),
+                None if file["status"] == 500 => ("500 Internal Server Error".to_owned(), content(&file["content"])?),
+                None => ("200 OK".to_owned(), content(&file["content"])?),
+            };
+            files.insert(path, reply);
+        }
+        Ok(Self(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serve_one(stream, &files).await;
+            }
+        })))
+    }
+}
+
+async fn serve_one(mut stream: tokio::net::TcpStream, files: &BTreeMap<String, (String, Vec<u8>)>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte).await {
+            Ok(1) => head.push(byte[0]),
+            _ => return,
+        }
+    }
+    let line = String::from_utf8_lossy(&head).into_owned();
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let missing = ("404 Not Found".to_owned(), Vec::new());
+    let (status, body) = files.get(path).unwrap_or(&missing);
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut reply = head.into_bytes();
+    if method != "HEAD" {
+        reply.extend(body);
+    }
+    let _ = stream.write_all(&reply).await;
+    let _ = stream.shutdown().await;
 }

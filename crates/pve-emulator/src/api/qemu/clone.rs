@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::create::renew_macs;
-use super::drive::{allocation_line, cloudinit_name, disks, fresh_use, human, volid_of};
+use super::drive::{CLOUDINIT_USED, allocation_line, cloudinit_name, disks, fresh_use, human, volid_of};
 use super::options::{is_cloudinit, is_drive, is_unused, parse};
 use super::{check_lock, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes};
-use crate::state::{ConfigMap, Machine, StorageKind, StorageSpec, Storages, Volume, World, now};
+use crate::state::{ConfigMap, Machine, StorageKind, StorageSpec, Storages, Volume, World, now, size_text};
 use crate::tasks::Worker;
 use crate::wire::Failure;
 
@@ -58,10 +58,12 @@ async fn clone(call: Call) -> Outcome {
     let source = match &snapname {
         Some(name) => {
             let snapshot = machine.snapshots.get(name);
-            snapshot
-                .ok_or_else(|| Failure::die(format!("snapshot '{name}' does not exist")))?
-                .config
-                .clone()
+            let snapshot = snapshot.ok_or_else(|| Failure::die(format!("snapshot '{name}' does not exist")))?;
+            let mut config = snapshot.config.clone();
+            // The clone is described as the snapshot was (recorded).
+            config.remove("description");
+            config.extend(snapshot.description.clone().map(|d| ("description".to_owned(), d)));
+            config
         }
         None => machine.config.clone(),
     };
@@ -210,12 +212,17 @@ impl Copy<'_> {
         let spec = storages.spec(self.storage.as_ref().unwrap_or(&own))?.clone();
         let size = storages.find(self.node, volid).map_or(4 << 20, |(_, v)| v.size_bytes);
         let name = cloudinit_name(&spec, self.newid);
+        let format = if spec.kind == StorageKind::Dir { "qcow2" } else { "raw" };
+        self.worker.log(format!("create full clone of drive {key} ({volid})"));
+        self.worker.log(allocation_line(&spec, &name, format, size));
         storages
-            .create_disk(self.node, &spec, self.newid, &name, size, size)
+            .create_disk(self.node, &spec, self.newid, &name, size, CLOUDINIT_USED)
             .map_err(|e| e.to_string())?;
         made.push((spec.clone(), name.clone()));
+        self.worker.log(format!("allocated target volume '{}:{name}'", spec.id));
         let mut parts = parse(key, text).map_err(|f| f.message)?;
         parts.set("file", format!("{}:{name}", spec.id));
+        parts.set("size", size_text(size));
         Ok(parts.print("file"))
     }
 
@@ -251,6 +258,9 @@ impl Copy<'_> {
             let size = human(base.size_bytes);
             self.worker.log(format!("transferred 0.0 B of {size} (0.00%)"));
             self.worker.log(format!("transferred {size} of {size} (100.00%)"));
+            if base.format == "raw" {
+                self.worker.log(format!("transferred {size} of {size} (100.00%)"));
+            }
         }
         let mut parts = parse(key, text).map_err(|f| f.message)?;
         parts.set("file", format!("{}:{shown}", spec.id));

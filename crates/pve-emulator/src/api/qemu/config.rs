@@ -40,19 +40,16 @@ pub(super) fn add(routes: &mut Routes) {
 
 async fn get(call: Call) -> Outcome {
     let machine = call.machine()?;
-    let mut config = match call.params.text("snapshot") {
-        Some(name) => {
-            let snapshot = machine.snapshots.get(&name);
-            snapshot
-                .ok_or_else(|| Failure::die(format!("snapshot '{name}' does not exist")))?
-                .config
-                .clone()
-        }
-        None if call.params.flag("current") == Some(true) => machine.config.clone(),
-        None => machine.effective(),
-    };
-    if let Some(description) = config.get("description").filter(|d| d.is_empty()).cloned() {
-        let _ = description;
+    if let Some(name) = call.params.text("snapshot") {
+        let snapshot = machine.snapshots.get(&name);
+        let snapshot = snapshot.ok_or_else(|| Failure::die(format!("snapshot '{name}' does not exist")))?;
+        let mut body = super::snapshot::shown(snapshot);
+        body.insert("digest".into(), machine.digest().into());
+        return Ok(Value::from(body).into());
+    }
+    let mut config =
+        if call.params.flag("current") == Some(true) { machine.config.clone() } else { machine.effective() };
+    if config.get("description").is_some_and(String::is_empty) {
         config.remove("description");
     }
     let mut body = typed_map(&config);
@@ -140,9 +137,12 @@ fn read_change(call: &Call) -> Result<Change, Failure> {
         }
     }
     let mut plans = BTreeMap::new();
+    if let Some(keys) = set.get("sshkeys") {
+        super::cloudinit::check_keys(keys)?;
+    }
     for (key, text) in set.iter().filter(|(k, _)| is_drive(k)) {
         let plan = drive::plan(key, text)?;
-        drive::check_access(call, vmid, text, &plan)?;
+        drive::check_access(call, vmid, key, text, &plan)?;
         plans.insert(key.clone(), plan);
     }
     let config = call
@@ -250,6 +250,14 @@ fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Opt
         delete_option(world, node, vmid, option, running, &mut machine, &mut errors)?;
     }
     let mut made = Vec::new();
+    for (key, plan) in change.plans.iter().filter(|(_, p)| matches!(p, Plan::CloudInit { .. })) {
+        let _ = plan;
+        let other = before.iter().find(|(k, text)| *k != key && is_cloudinit(text) && !change.delete.contains(k));
+        if let Some((other, _)) = other {
+            let text = format!("{key} - cloud-init drive is already attached at '{other}'");
+            return Err(Failure::die(text));
+        }
+    }
     for (key, text) in &change.set {
         let value = match change.plans.get(key) {
             Some(plan) => drive::realise(world, node, vmid, key, plan, worker, &mut made).map_err(Failure::die)?,
@@ -400,6 +408,7 @@ fn keep_detached(vmid: u32, before: &ConfigMap, machine: &mut Machine, running: 
 /// Puts waiting changes into effect when a VM's process has ended.
 pub(super) fn settle(world: &World, vmid: u32) {
     world.change_machine(vmid, |machine| {
+        machine.cloudinit = None;
         if machine.pending.is_empty() && machine.pending_delete.is_empty() {
             return;
         }

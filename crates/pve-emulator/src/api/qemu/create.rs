@@ -97,12 +97,15 @@ async fn create(call: Call) -> Outcome {
     let mut plans = BTreeMap::new();
     for (key, text) in options.iter().filter(|(k, _)| is_drive(k)) {
         let plan = drive::plan(key, text)?;
-        drive::check_access(&call, vmid, text, &plan)?;
+        drive::check_access(&call, vmid, key, text, &plan)?;
         plans.insert(key.clone(), plan);
     }
     for (key, text) in &options {
         check_privilege(&call, vmid, key, Some(text))?;
         check_bridge(&call, key, text)?;
+    }
+    if let Some(keys) = options.get("sshkeys") {
+        super::cloudinit::check_keys(keys)?;
     }
     let mut config = ConfigMap::new();
     for (key, text) in options.iter().filter(|(k, _)| !plans.contains_key(*k)) {

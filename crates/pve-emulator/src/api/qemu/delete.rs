@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::options::{is_drive, is_unused};
+use super::options::{boot_order, is_drive, is_unused};
 use super::{check_lock, drive, skiplock, upid};
 use crate::api::{Call, Outcome, Routes};
 use crate::state::parse_volume_name;
@@ -43,7 +43,10 @@ async fn delete(call: Call) -> Outcome {
             .filter_map(|(_, text)| drive::volid_of(text).map(str::to_owned))
             .collect();
         // All bases are looked at before anything goes.
-        for volid in &volids {
+        let order = boot_order(&machine.config);
+        let boot = order.iter().filter_map(|d| machine.config.get(d).and_then(|t| drive::volid_of(t)));
+        let boot: Vec<String> = boot.map(str::to_owned).collect();
+        for volid in boot.iter().chain(&volids) {
             let storages = world.storages();
             let Some((storage, name)) = volid.split_once(':') else {
                 continue;

@@ -16,6 +16,8 @@ const EFI_2M: u64 = 131_072;
 const TPM_STATE: u64 = 4 << 20;
 /// A cloud-init drive.
 const CLOUDINIT: u64 = 4 << 20;
+/// What a fresh one takes on a file system (recorded).
+pub(super) const CLOUDINIT_USED: u64 = 266_240;
 /// ext4 with 4 KiB blocks ends here; above it qemu-img fails.
 const MAX_FILE: u64 = 16 << 40;
 /// LVM gives whole extents.
@@ -68,6 +70,9 @@ pub(super) fn plan(key: &str, text: &str) -> Result<Plan, Failure> {
         let size_bytes = ((gib * 1024.0 * 1024.0) as u64).saturating_mul(1024);
         // What the caller says of the size means nothing for a new disk (FACTS 34).
         parts.remove("size");
+        if parts.get("import-from").is_some() && size_bytes > 0 {
+            return Err(import_syntax(key));
+        }
         return Ok(Plan::New {
             storage,
             size_bytes,
@@ -75,16 +80,17 @@ pub(super) fn plan(key: &str, text: &str) -> Result<Plan, Failure> {
         });
     }
     if parts.get("import-from").is_some() {
-        return Err(Failure::param(
-            key,
-            "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>",
-        ));
+        return Err(import_syntax(key));
     }
     Ok(Plan::Existing { volid: file, parts })
 }
 
+fn import_syntax(key: &str) -> Failure {
+    Failure::param(key, "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>")
+}
+
 /// Checks storages and the caller's rights on them (`check_storage_access`).
-pub(super) fn check_access(call: &Call, vmid: u32, text: &str, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn check_access(call: &Call, vmid: u32, key: &str, text: &str, plan: &Plan) -> Result<(), Failure> {
     let world = &call.world;
     match plan {
         Plan::Empty { parts } => {
@@ -105,7 +111,7 @@ pub(super) fn check_access(call: &Call, vmid: u32, text: &str, plan: &Plan) -> R
                 ));
             }
             if let Some(source) = parts.get("import-from") {
-                check_import(call, source)?;
+                check_import(call, key, source)?;
             }
             Ok(())
         }
@@ -134,26 +140,43 @@ pub(super) fn check_access(call: &Call, vmid: u32, text: &str, plan: &Plan) -> R
     }
 }
 
-fn check_import(call: &Call, source: &str) -> Result<(), Failure> {
+fn check_import(call: &Call, key: &str, source: &str) -> Result<(), Failure> {
     if source.starts_with('/') {
-        return Err(Failure::die("only root can pass arbitrary filesystem paths."));
+        let text = "Only root can pass arbitrary filesystem paths. at /usr/share/perl5/PVE/Storage.pm line 651.";
+        return Err(Failure::die(text));
     }
+    let (storage, name) = source.split_once(':').unwrap_or_default();
     let storages = call.world.storages();
+    let spec = storages.spec(storage).map_err(Failure::die)?;
+    let (own, _) = parse_volume_name(spec.kind, name).map_err(Failure::die)?;
+    let access = call.world.access();
+    if owner_of(&own).is_none() {
+        let path = format!("/storage/{storage}");
+        access.require_any(&call.who, &path, &["Datastore.Audit", "Datastore.AllocateSpace"])?;
+    }
+    // A volume that is not there fails later, in the task.
     let Some((_, volume)) = storages.find(&call.node(), source) else {
-        let (storage, _) = source.split_once(':').unwrap_or_default();
-        storages.spec(storage).map_err(Failure::die)?;
-        return Err(Failure::die(format!("volume '{source}' does not exist")));
+        return Ok(());
     };
     if !matches!(volume.content.as_str(), "images" | "import") {
-        return Err(Failure::param(
-            "scsi0",
-            format!(
-                "{source} has wrong type '{}' - needs to be 'images' or 'import'",
-                volume.content
-            ),
-        ));
+        let text = format!("{source} has wrong type '{}' - needs to be 'images' or 'import'", volume.content);
+        return Err(Failure::param(key, text));
     }
     Ok(())
+}
+
+/// Size of an image to import as a guest sees it: a qcow2 file says so in its header.
+pub(crate) fn virtual_size(file: &std::path::Path, volume: &crate::state::Volume) -> u64 {
+    use std::io::Read as _;
+    if volume.content == "images" || volume.format != "qcow2" {
+        return volume.size_bytes;
+    }
+    let mut header = [0; 32];
+    let read = std::fs::File::open(file).and_then(|mut f| f.read_exact(&mut header));
+    match (read, header) {
+        (Ok(()), [b'Q', b'F', b'I', 0xfb, .., a, b, c, d, e, f, g, h]) => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        _ => volume.size_bytes,
+    }
 }
 
 /// The VM that a disk's name says it belongs to.
@@ -200,8 +223,10 @@ pub(super) fn realise(
             let mut storages = world.storages_mut();
             let spec = storages.spec(storage)?.clone();
             let name = cloudinit_name(&spec, vmid);
+            let format = if spec.kind == StorageKind::Dir { "qcow2" } else { "raw" };
+            log(allocation_line(&spec, &name, format, CLOUDINIT));
             storages
-                .create_disk(node, &spec, vmid, &name, CLOUDINIT, CLOUDINIT)
+                .create_disk(node, &spec, vmid, &name, CLOUDINIT, CLOUDINIT_USED)
                 .map_err(|e| e.to_string())?;
             let volid = format!("{}:{name}", spec.id);
             made.push(volid.clone());
@@ -220,18 +245,28 @@ pub(super) fn realise(
             let spec = storages.spec(storage)?.clone();
             let mut parts = parts.clone();
             let source = parts.remove("import-from");
-            let format = parts.remove("format").unwrap_or_else(|| "raw".into());
-            if spec.kind == StorageKind::LvmThin && format != "raw" {
-                return Err(format!("unsupported format '{format}'"));
-            }
             let source = match &source {
                 Some(volid) => {
-                    let (spec, volume) = storages
-                        .find(node, volid)
-                        .ok_or_else(|| format!("volume '{volid}' does not exist"))?;
-                    Some((storages.file(node, spec, &volume.name), volume.size_bytes))
+                    let (storage, name) = volid.split_once(':').unwrap_or_default();
+                    let from = storages.spec(storage)?;
+                    let Some((from, volume)) = storages.find(node, volid) else {
+                        return Err(format!("failed to stat '{}'", Storages::shown_file(from, name)));
+                    };
+                    let file = storages.file(node, from, &volume.name);
+                    let size = virtual_size(&file, volume);
+                    log(format!("create full clone of drive ({volid})"));
+                    Some((file, size, volume.format.clone()))
                 }
                 None => None,
+            };
+            let given = parts.remove("format");
+            if spec.kind == StorageKind::LvmThin && given.as_ref().is_some_and(|f| f != "raw") {
+                return Err(format!("unsupported format '{}'", given.unwrap_or_default()));
+            }
+            let of_source = source.as_ref().map(|(_, _, format)| format.clone());
+            let format = match spec.kind {
+                StorageKind::LvmThin => "raw".to_owned(),
+                StorageKind::Dir => given.or_else(|| of_source.clone()).unwrap_or_else(|| "raw".into()),
             };
             let size = match (key, &source) {
                 ("efidisk0", _) => {
@@ -242,7 +277,7 @@ pub(super) fn realise(
                     }
                 }
                 ("tpmstate0", _) => TPM_STATE,
-                (_, Some((_, size))) => *size,
+                (_, Some((_, size, _))) => *size,
                 _ => *size_bytes,
             };
             let size = if spec.kind == StorageKind::LvmThin {
@@ -264,8 +299,15 @@ pub(super) fn realise(
                 .map_err(|e| e.to_string())?;
             let volid = format!("{}:{name}", spec.id);
             made.push(volid.clone());
-            if let Some((from, _)) = source {
+            if let Some((from, _, _)) = source {
                 std::fs::copy(from, storages.file(node, &spec, &name)).map_err(|e| format!("import failed: {e}"))?;
+                log(format!("allocated target volume '{volid}'"));
+                let text = human(size);
+                log(format!("transferred 0.0 B of {text} (0.00%)"));
+                log(format!("transferred {text} of {text} (100.00%)"));
+                if of_source.as_deref() == Some("raw") {
+                    log(format!("transferred {text} of {text} (100.00%)"));
+                }
             }
             if key == "efidisk0" {
                 let text = human(size);

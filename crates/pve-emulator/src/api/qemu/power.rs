@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::options::{is_cdrom, is_cloudinit, is_drive};
 use super::status::agent_enabled;
-use super::{check_lock, config, drive, skiplock, upid};
+use super::{check_lock, cloudinit, config, drive, skiplock, upid};
 use crate::api::{Call, Outcome, Routes};
 use crate::engine::{Drive, Launch, Powerdown};
 use crate::state::{Identity, Machine, World};
@@ -49,7 +49,7 @@ pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Ident
     let inner = Arc::clone(world);
     let task = world
         .tasks
-        .spawn(&node.clone(), "qmstart", &vmid.to_string(), who, |_| async move {
+        .spawn(&node.clone(), "qmstart", &vmid.to_string(), who, |worker| async move {
             let _lock = inner.lock_vm(vmid).await?;
             let machine = inner
                 .machine(&node, vmid)
@@ -60,6 +60,13 @@ pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Ident
             check_lock(&machine.config, skiplock)?;
             if inner.engine.status(vmid).is_some() {
                 return Err(format!("VM {vmid} already running"));
+            }
+            if machine.config.get("bios").is_some_and(|b| b == "ovmf") && !machine.config.contains_key("efidisk0") {
+                worker.warn("no efidisk configured! Using temporary efivars disk.");
+            }
+            if cloudinit::has_drive(&machine.config) {
+                worker.log("generating cloud-init ISO");
+                cloudinit::generated(&inner, vmid);
             }
             inner.spend(Duration::from_millis(800)).await;
             launch(&inner, vmid, &machine).await

@@ -16,7 +16,7 @@ async fn template(call: Call) -> Outcome {
     let (node, vmid) = (call.node(), call.vmid());
     let only = call.params.text("disk");
     if !machine.snapshots.is_empty() {
-        return Err(Failure::die("you can't convert VM with snapshots to template"));
+        return Err(Failure::die("unable to create template, because VM contains snapshots"));
     }
     check_lock(&machine.config, false).map_err(Failure::die)?;
     if machine.is_template() && only.is_none() {
