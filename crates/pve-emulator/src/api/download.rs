@@ -41,7 +41,11 @@ fn client(verify: bool) -> Result<Client, String> {
 }
 
 fn place(url: &Url) -> String {
-    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
+    format!(
+        "{}:{}",
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or_default()
+    )
 }
 
 /// `404 Not Found`.
@@ -75,7 +79,13 @@ async fn metadata(call: Call) -> Outcome {
             let text = format!("500 Can't connect to {} ({})", place(&url), cause(&e));
             Failure::die(format!("invalid server response: '{text}'"))
         })?;
-        let header = |name| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let header = |name| {
+            response
+                .headers()
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
+        };
         if response.status().is_redirection()
             && let Some(next) = header(LOCATION).and_then(|l| url.join(&l).ok())
         {
@@ -83,13 +93,27 @@ async fn metadata(call: Call) -> Outcome {
             continue;
         }
         if !response.status().is_success() {
-            return Err(Failure::die(format!("invalid server response: '{}'", status_text(&response))));
+            return Err(Failure::die(format!(
+                "invalid server response: '{}'",
+                status_text(&response)
+            )));
         }
         let named = header(CONTENT_DISPOSITION).and_then(|d| {
             let (_, rest) = d.split_once("filename=")?;
-            Some(rest.split(';').next().unwrap_or(rest).trim().trim_matches('"').to_owned())
+            Some(
+                rest.split(';')
+                    .next()
+                    .unwrap_or(rest)
+                    .trim()
+                    .trim_matches('"')
+                    .to_owned(),
+            )
         });
-        let last = given.split(['?', '#']).next().and_then(|u| u.rsplit('/').next()).unwrap_or_default();
+        let last = given
+            .split(['?', '#'])
+            .next()
+            .and_then(|u| u.rsplit('/').next())
+            .unwrap_or_default();
         let mut answer = json!({ "filename": named.unwrap_or_else(|| last.to_owned()) });
         let length = header(reqwest::header::CONTENT_LENGTH).and_then(|l| l.parse::<u64>().ok());
         if let Some(length) = length {
@@ -130,8 +154,7 @@ async fn download(call: Call) -> Outcome {
             return Err(Failure::new(501, text).with_shape(Shape::JsonBare));
         }
     };
-    let name = volume_name(&content, &call.params.required("filename")?)
-        .map_err(|e| Failure::param("filename", e))?;
+    let name = volume_name(&content, &call.params.required("filename")?).map_err(|e| Failure::param("filename", e))?;
     let id = name.rsplit('/').next().unwrap_or_default().to_owned();
     let work = Download {
         url: call.params.required("url")?,
@@ -142,7 +165,9 @@ async fn download(call: Call) -> Outcome {
         decompress,
         verify: call.params.flag("verify-certificates") != Some(false),
     };
-    let upid = call.task("download", &id, |world, worker| async move { work.run(&world, &worker).await });
+    let upid = call.task("download", &id, |world, worker| async move {
+        work.run(&world, &worker).await
+    });
     Ok(upid.into())
 }
 
@@ -158,7 +183,9 @@ impl Download {
             worker.log("calculating checksum of existing file...");
             let found = sum(&file, &algorithm).await?;
             if !found.eq_ignore_ascii_case(&expected) {
-                return Err(format!("checksum mismatch: got '{found}' != expect '{expected}', aborting"));
+                return Err(format!(
+                    "checksum mismatch: got '{found}' != expect '{expected}', aborting"
+                ));
             }
             worker.append("OK, got correct file already, no need to download");
             return Ok(());
@@ -181,7 +208,9 @@ impl Download {
             let plain = format!("{target}.tmp_dcom.{number}");
             worker.log(format!("decompressing {shown} to {plain}"));
             let path = temporary.0.clone();
-            let inflated = tokio::task::spawn_blocking(move || inflate(&path)).await.map_err(|e| e.to_string())?;
+            let inflated = tokio::task::spawn_blocking(move || inflate(&path))
+                .await
+                .map_err(|e| e.to_string())?;
             if inflated.is_err() {
                 worker.log("");
                 worker.log(format!("gzip: {shown}: not in gzip format"));
@@ -190,8 +219,8 @@ impl Download {
         }
         if self.name.ends_with(".qcow2") {
             let mut magic = [0; 4];
-            let read = std::fs::File::open(&temporary.0)
-                .and_then(|mut f| std::io::Read::read_exact(&mut f, &mut magic));
+            let read =
+                std::fs::File::open(&temporary.0).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut magic));
             if read.is_err() || magic != *b"QFI\xfb" {
                 worker.log(format!(
                     "command '/usr/bin/qemu-img info '--output=json' {shown} -f qcow2' failed: exit code 1"
@@ -203,7 +232,9 @@ impl Download {
         let size = std::fs::metadata(&temporary.0).map_err(|e| e.to_string())?.len();
         let mut storages = world.storages_mut();
         std::fs::rename(&temporary.0, &file).map_err(|e| e.to_string())?;
-        storages.insert(&self.node, &self.spec, file_volume(&self.name, size)).map_err(|e| e.to_string())?;
+        storages
+            .insert(&self.node, &self.spec, file_volume(&self.name, size))
+            .map_err(|e| e.to_string())?;
         worker.log(format!("download of '{}' to '{target}' finished", self.url));
         Ok(())
     }
@@ -216,16 +247,21 @@ impl Download {
         for _ in 0..=MAX_REDIRECTS {
             worker.log(format!("--{}--  {url}", clock()));
             let place = place(&url);
-            let response = client.get(url.clone()).send().await.map_err(|e| {
-                format!("download failed: Connecting to {place}... failed: {}.", cause(&e))
-            })?;
+            let response = client
+                .get(url.clone())
+                .send()
+                .await
+                .map_err(|e| format!("download failed: Connecting to {place}... failed: {}.", cause(&e)))?;
             if connected.as_ref() == Some(&place) {
                 worker.log(format!("Reusing existing connection to {place}."));
             } else {
                 worker.log(format!("Connecting to {place}... connected."));
                 connected = Some(place);
             }
-            worker.log(format!("HTTP request sent, awaiting response... {}", status_text(&response)));
+            worker.log(format!(
+                "HTTP request sent, awaiting response... {}",
+                status_text(&response)
+            ));
             let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
             if response.status().is_redirection()
                 && let Some(next) = location.and_then(|l| url.join(l).ok())
@@ -246,7 +282,11 @@ impl Download {
     }
 
     async fn save(&self, worker: &Worker, shown: &str, into: &Path, mut response: Response) -> Result<(), String> {
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("text/plain");
+        let kind = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("text/plain");
         let length = response.content_length();
         match length {
             Some(length) => worker.log(format!("Length: {length}{} [{kind}]", in_brackets(length))),
@@ -256,7 +296,11 @@ impl Download {
         let began = Instant::now();
         let mut file = tokio::fs::File::create(into).await.map_err(|e| e.to_string())?;
         let mut got: u64 = 0;
-        while let Some(piece) = response.chunk().await.map_err(|_| "download failed: exit code 4".to_owned())? {
+        while let Some(piece) = response
+            .chunk()
+            .await
+            .map_err(|_| "download failed: exit code 4".to_owned())?
+        {
             got += piece.len() as u64;
             file.write_all(&piece).await.map_err(|e| e.to_string())?;
         }
@@ -267,7 +311,10 @@ impl Download {
         }
         let (number, unit) = rate(got, time);
         let of = length.unwrap_or(got);
-        worker.log(format!("{} ({number} {unit}B/s) - '{shown}' saved [{got}/{of}]", clock()));
+        worker.log(format!(
+            "{} ({number} {unit}B/s) - '{shown}' saved [{got}/{of}]",
+            clock()
+        ));
         Ok(())
     }
 }
@@ -320,11 +367,19 @@ fn in_brackets(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["", "K", "M"] {
         if value < 1000.0 || unit.is_empty() && value < 1024.0 {
-            return if value < 10.0 { format!(" ({value:.1}{unit})") } else { format!(" ({value:.0}{unit})") };
+            return if value < 10.0 {
+                format!(" ({value:.1}{unit})")
+            } else {
+                format!(" ({value:.0}{unit})")
+            };
         }
         value /= 1024.0;
     }
-    if value < 10.0 { format!(" ({value:.1}G)") } else { format!(" ({value:.0}G)") }
+    if value < 10.0 {
+        format!(" ({value:.1}G)")
+    } else {
+        format!(" ({value:.0}G)")
+    }
 }
 
 /// Number and unit of a rate.
@@ -354,7 +409,11 @@ fn three_digits(value: f64) -> String {
 /// wget's dots in its style `giga`: one dot a MiB, 32 a line.
 fn progress(bytes: u64, seconds: f64) -> Vec<String> {
     let (number, unit) = rate(bytes, seconds);
-    let time = if seconds < 0.001 { "0".to_owned() } else { format!("{seconds:.3}") };
+    let time = if seconds < 0.001 {
+        "0".to_owned()
+    } else {
+        format!("{seconds:.3}")
+    };
     let dots = bytes >> 20;
     let mut lines = Vec::new();
     let rows = dots.div_ceil(32).max(1);
@@ -368,11 +427,27 @@ fn progress(bytes: u64, seconds: f64) -> Vec<String> {
             area.push('.');
         }
         let mut line = format!("{:>6}K {area:<35}", row * 32 * 1024);
-        let done = if row + 1 == rows { 100 } else { (row + 1) * 32 * 100 / dots.max(1) };
+        let done = if row + 1 == rows {
+            100
+        } else {
+            (row + 1) * 32 * 100 / dots.max(1)
+        };
         // Nothing of nothing is no percentage.
-        let percent = if bytes == 0 { String::new() } else { format!("{done:>3}%") };
-        let end = if row + 1 == rows { format!("={time}s") } else { " 0s".to_owned() };
-        let _ = write!(line, "{percent} {:>5}{end}", format!("{number}{}", if bytes == 0 { " " } else { unit }));
+        let percent = if bytes == 0 {
+            String::new()
+        } else {
+            format!("{done:>3}%")
+        };
+        let end = if row + 1 == rows {
+            format!("={time}s")
+        } else {
+            " 0s".to_owned()
+        };
+        let _ = write!(
+            line,
+            "{percent} {:>5}{end}",
+            format!("{number}{}", if bytes == 0 { " " } else { unit })
+        );
         lines.push(line);
     }
     lines
@@ -384,18 +459,32 @@ mod tests {
 
     #[test]
     fn sizes_read_as_wget_writes_them() {
-        for (bytes, text) in
-            [(0, ""), (1000, ""), (5000, " (4.9K)"), (50_000, " (49K)"), (196_616, " (192K)"), (1 << 20, " (1.0M)")]
-        {
+        for (bytes, text) in [
+            (0, ""),
+            (1000, ""),
+            (5000, " (4.9K)"),
+            (50_000, " (49K)"),
+            (196_616, " (192K)"),
+            (1 << 20, " (1.0M)"),
+        ] {
             assert_eq!(in_brackets(bytes), text, "{bytes}");
         }
     }
 
     #[test]
     fn progress_is_dotted() {
-        assert_eq!(progress(50_000, 0.0002), ["     0K                                    100%  238M=0s"]);
-        assert_eq!(progress(1 << 20, 0.005), ["     0K .                                  100%  200M=0.005s"]);
-        assert_eq!(progress(0, 0.0), ["     0K                                     0.00 =0s"]);
+        assert_eq!(
+            progress(50_000, 0.0002),
+            ["     0K                                    100%  238M=0s"]
+        );
+        assert_eq!(
+            progress(1 << 20, 0.005),
+            ["     0K .                                  100%  200M=0.005s"]
+        );
+        assert_eq!(
+            progress(0, 0.0),
+            ["     0K                                     0.00 =0s"]
+        );
         assert_eq!(progress(40 << 20, 1.0).len(), 2);
     }
 }

@@ -27,7 +27,9 @@ pub(super) fn add(routes: &mut Routes) {
     routes.add("GET /nodes/{node}", async |_| {
         let hidden = ["execute", "vncwebsocket"];
         let names = Schema::get().children("/nodes/{node}").into_iter();
-        let shown = names.filter(|n| !hidden.contains(&n.as_str())).map(|n| json!({ "name": n }));
+        let shown = names
+            .filter(|n| !hidden.contains(&n.as_str()))
+            .map(|n| json!({ "name": n }));
         Ok(Value::from(shown.collect::<Vec<Value>>()).into())
     });
     routes.add("GET /nodes/{node}/status", status);

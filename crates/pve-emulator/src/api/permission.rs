@@ -32,7 +32,9 @@ fn expression(check: &Value, call: &Call) -> Result<(), Failure> {
         Some("perm") => privileges(parts, call),
         Some("perm-modify") => {
             let path = call.params.text("path").unwrap_or_default();
-            call.world.access().require_any(&call.who, &path, &["Permissions.Modify"])
+            call.world
+                .access()
+                .require_any(&call.who, &path, &["Permissions.Modify"])
         }
         Some("userid-param") => {
             let userid = call.params.text("userid").unwrap_or_default();

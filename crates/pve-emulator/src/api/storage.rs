@@ -11,8 +11,17 @@ use crate::wire::{Answer, Failure, Shape};
 
 /// The index of a storage, in the order PVE lists it.
 const DIRECTORY: [&str; 11] = [
-    "content", "download-url", "file-restore", "import-metadata", "identity", "oci-registry-pull", "prunebackups", "rrd",
-    "rrddata", "status", "upload",
+    "content",
+    "download-url",
+    "file-restore",
+    "import-metadata",
+    "identity",
+    "oci-registry-pull",
+    "prunebackups",
+    "rrd",
+    "rrddata",
+    "status",
+    "upload",
 ];
 
 pub(super) fn add(routes: &mut Routes) {

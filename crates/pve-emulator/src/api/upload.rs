@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-
 use super::storage::spec;
 use super::{Call, Outcome, Routes};
 use crate::state::{Storages, file_volume};

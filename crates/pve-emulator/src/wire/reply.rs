@@ -38,7 +38,11 @@ impl Answer {
 
     /// A download.
     pub(crate) fn plain(text: String) -> Self {
-        Self { data: Value::Null, beside: Map::new(), text: Some(text) }
+        Self {
+            data: Value::Null,
+            beside: Map::new(),
+            text: Some(text),
+        }
     }
 
     /// Adds a member beside `data`, such as `total`.
@@ -50,7 +54,11 @@ impl Answer {
 
 impl From<Value> for Answer {
     fn from(data: Value) -> Self {
-        Self { data, beside: Map::new(), text: None }
+        Self {
+            data,
+            beside: Map::new(),
+            text: None,
+        }
     }
 }
 
@@ -64,7 +72,9 @@ impl From<String> for Answer {
 pub(crate) fn respond(answer: Answer, format: Format) -> Response<Body> {
     if let Some(text) = answer.text {
         let mut response = Response::new(Full::from(text));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         common_headers(&mut response);
         return response;
     }

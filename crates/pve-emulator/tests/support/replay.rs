@@ -106,7 +106,11 @@ pub async fn replay(file: &Path) -> Result<Outcome> {
         names: BTreeMap::new(),
     };
     let fixtures = &scenario["fixtures"]["http_server"];
-    let _server = if fixtures.is_null() { None } else { Some(FixtureServer::start(fixtures).await?) };
+    let _server = if fixtures.is_null() {
+        None
+    } else {
+        Some(FixtureServer::start(fixtures).await?)
+    };
     let steps = scenario["steps"].as_array().context("no steps")?;
     let mut found = Vec::new();
     for step in steps {
@@ -421,7 +425,9 @@ impl Drop for FixtureServer {
 impl FixtureServer {
     async fn start(fixtures: &Value) -> Result<Self> {
         let address = format!("{}:{}", fixtures["bind"].as_str().unwrap_or_default(), fixtures["port"]);
-        let listener = tokio::net::TcpListener::bind(&address).await.with_context(|| address.clone())?;
+        let listener = tokio::net::TcpListener::bind(&address)
+            .await
+            .with_context(|| address.clone())?;
         let mut files = BTreeMap::new();
         for file in fixtures["files"].as_array().into_iter().flatten() {
             let path = file["path"].as_str().unwrap_or_default().to_owned();

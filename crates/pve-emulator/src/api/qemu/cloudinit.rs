@@ -12,8 +12,16 @@ use crate::state::{ConfigMap, Machine, World, typed};
 use crate::wire::{Answer, Failure};
 
 /// The options that `GET cloudinit` compares.
-const OPTIONS: [&str; 8] =
-    ["cicustom", "cipassword", "citype", "ciupgrade", "ciuser", "nameserver", "searchdomain", "sshkeys"];
+const OPTIONS: [&str; 8] = [
+    "cicustom",
+    "cipassword",
+    "citype",
+    "ciupgrade",
+    "ciuser",
+    "nameserver",
+    "searchdomain",
+    "sshkeys",
+];
 
 /// How a password is shown.
 const HIDDEN: &str = "**********";
@@ -27,7 +35,11 @@ pub(super) fn add(routes: &mut Routes) {
 /// The options that a drive is made from.
 fn relevant(config: &ConfigMap) -> ConfigMap {
     let wanted = |key: &str| OPTIONS.contains(&key) || key == "name";
-    config.iter().filter(|(k, _)| wanted(k)).map(|(k, v)| (k.clone(), v.clone())).collect()
+    config
+        .iter()
+        .filter(|(k, _)| wanted(k))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 /// Whether the VM has a cloud-init drive.
@@ -47,7 +59,13 @@ async fn state(call: Call) -> Outcome {
     let now = relevant(&machine.effective());
     let drive = machine.cloudinit.as_ref().unwrap_or(&now);
     let mut list: Vec<Value> = Vec::new();
-    let shown = |key: &str, text: &str| if key == "cipassword" { HIDDEN.into() } else { typed(key, text) };
+    let shown = |key: &str, text: &str| {
+        if key == "cipassword" {
+            HIDDEN.into()
+        } else {
+            typed(key, text)
+        }
+    };
     for key in OPTIONS {
         let mut entry = Map::new();
         // `0` counts as not set: that is how Perl asks (recorded for ciupgrade).
@@ -137,9 +155,18 @@ fn network_data(config: &ConfigMap) -> String {
         .collect();
     nets.sort();
     for (index, net) in nets {
-        let Some(ip) = config.get(&format!("ipconfig{index}")) else { continue };
-        let Ok(ip) = parse(&format!("ipconfig{index}"), ip) else { continue };
-        let mac = net.split(',').next().and_then(|m| m.split_once('=')).map_or("", |(_, m)| m).to_lowercase();
+        let Some(ip) = config.get(&format!("ipconfig{index}")) else {
+            continue;
+        };
+        let Ok(ip) = parse(&format!("ipconfig{index}"), ip) else {
+            continue;
+        };
+        let mac = net
+            .split(',')
+            .next()
+            .and_then(|m| m.split_once('='))
+            .map_or("", |(_, m)| m)
+            .to_lowercase();
         text.push_str(&format!(
             "    - type: physical\n      name: eth{index}\n      mac_address: '{mac}'\n      subnets:\n"
         ));
@@ -172,7 +199,10 @@ fn network_data(config: &ConfigMap) -> String {
     }
     let names = |key: &str| -> Vec<String> {
         let text = config.get(key).map(String::as_str).unwrap_or_default();
-        text.split([' ', ',', ';']).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+        text.split([' ', ',', ';'])
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let (servers, domains) = (names("nameserver"), names("searchdomain"));
     if !servers.is_empty() || !domains.is_empty() {
@@ -202,11 +232,20 @@ fn meta_data(config: &ConfigMap, vmid: u32, machine: &Machine) -> String {
 pub(super) fn check_keys(text: &str) -> Result<(), Failure> {
     let decoded = percent_decode_str(text).decode_utf8_lossy().into_owned();
     let known = |line: &str| {
-        let kind = line.split_whitespace().find(|w| w.starts_with("ssh-") || w.starts_with("ecdsa-") || w.starts_with("sk-"));
+        let kind = line
+            .split_whitespace()
+            .find(|w| w.starts_with("ssh-") || w.starts_with("ecdsa-") || w.starts_with("sk-"));
         kind.is_some() && line.split_whitespace().any(|w| w.starts_with("AAAA"))
     };
-    let mut lines = decoded.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    if lines.all(known) { Ok(()) } else { Err(Failure::die("SSH public key validation error")) }
+    let mut lines = decoded
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with('#'));
+    if lines.all(known) {
+        Ok(())
+    } else {
+        Err(Failure::die("SSH public key validation error"))
+    }
 }
 
 #[cfg(test)]

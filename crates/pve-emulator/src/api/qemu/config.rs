@@ -47,8 +47,11 @@ async fn get(call: Call) -> Outcome {
         body.insert("digest".into(), machine.digest().into());
         return Ok(Value::from(body).into());
     }
-    let mut config =
-        if call.params.flag("current") == Some(true) { machine.config.clone() } else { machine.effective() };
+    let mut config = if call.params.flag("current") == Some(true) {
+        machine.config.clone()
+    } else {
+        machine.effective()
+    };
     if config.get("description").is_some_and(String::is_empty) {
         config.remove("description");
     }
@@ -140,11 +143,6 @@ fn read_change(call: &Call) -> Result<Change, Failure> {
     if let Some(keys) = set.get("sshkeys") {
         super::cloudinit::check_keys(keys)?;
     }
-    for (key, text) in set.iter().filter(|(k, _)| is_drive(k)) {
-        let plan = drive::plan(key, text)?;
-        drive::check_access(call, vmid, key, text, &plan)?;
-        plans.insert(key.clone(), plan);
-    }
     let config = call
         .world
         .machine(&call.node(), vmid)
@@ -156,6 +154,11 @@ fn read_change(call: &Call) -> Result<Change, Failure> {
     for (key, text) in &set {
         check_privilege(call, vmid, key, Some(text))?;
         check_bridge(call, key, text)?;
+    }
+    for (key, text) in set.iter().filter(|(k, _)| is_drive(k)) {
+        let plan = drive::plan(key, text)?;
+        drive::check_access(call, vmid, key, text, &plan)?;
+        plans.insert(key.clone(), plan);
     }
     Ok(Change {
         set,
@@ -252,7 +255,9 @@ fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Opt
     let mut made = Vec::new();
     for (key, plan) in change.plans.iter().filter(|(_, p)| matches!(p, Plan::CloudInit { .. })) {
         let _ = plan;
-        let other = before.iter().find(|(k, text)| *k != key && is_cloudinit(text) && !change.delete.contains(k));
+        let other = before
+            .iter()
+            .find(|(k, text)| *k != key && is_cloudinit(text) && !change.delete.contains(k));
         if let Some((other, _)) = other {
             let text = format!("{key} - cloud-init drive is already attached at '{other}'");
             return Err(Failure::die(text));

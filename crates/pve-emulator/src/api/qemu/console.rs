@@ -70,7 +70,11 @@ async fn vnc_proxy(call: Call) -> Outcome {
     });
     let port = 5900 + vmid % 100;
     let password: String = (0..8).map(|_| char::from(b'A' + rand::random::<u8>() % 26)).collect();
-    let ticket = format!("{password}:PVEVNC:{:08X}::{}", now(), hex::encode(rand::random::<[u8; 32]>()));
+    let ticket = format!(
+        "{password}:PVEVNC:{:08X}::{}",
+        now(),
+        hex::encode(rand::random::<[u8; 32]>())
+    );
     Ok(json!({
         "port": port.to_string(), "ticket": ticket, "password": password, "upid": upid, "user": call.who.full(),
         "cert": call.world.settings.certificate_pem,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::options::{boot_text, check_bridge, check_privilege, default_boot, is_drive, is_net, normalise};
+use super::options::{boot_text, check_bridge, check_privilege, default_boot, is_cdrom, is_drive, is_net, normalise};
 use super::{drive, power, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes};
@@ -101,7 +101,14 @@ async fn create(call: Call) -> Outcome {
         plans.insert(key.clone(), plan);
     }
     for (key, text) in &options {
-        check_privilege(&call, vmid, key, Some(text))?;
+        // A new VM's CD-ROMs need no privilege of their own, and its cloud-init drive counts as a disk (recorded).
+        if !is_drive(key) {
+            check_privilege(&call, vmid, key, Some(text))?;
+        } else if !is_cdrom(text) {
+            call.world
+                .access()
+                .require(&call.who, &format!("/vms/{vmid}"), &["VM.Config.Disk"])?;
+        }
         check_bridge(&call, key, text)?;
     }
     if let Some(keys) = options.get("sshkeys") {

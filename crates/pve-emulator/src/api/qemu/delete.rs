@@ -44,7 +44,9 @@ async fn delete(call: Call) -> Outcome {
             .collect();
         // All bases are looked at before anything goes.
         let order = boot_order(&machine.config);
-        let boot = order.iter().filter_map(|d| machine.config.get(d).and_then(|t| drive::volid_of(t)));
+        let boot = order
+            .iter()
+            .filter_map(|d| machine.config.get(d).and_then(|t| drive::volid_of(t)));
         let boot: Vec<String> = boot.map(str::to_owned).collect();
         for volid in boot.iter().chain(&volids) {
             let storages = world.storages();

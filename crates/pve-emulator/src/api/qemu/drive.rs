@@ -86,7 +86,10 @@ pub(super) fn plan(key: &str, text: &str) -> Result<Plan, Failure> {
 }
 
 fn import_syntax(key: &str) -> Failure {
-    Failure::param(key, "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>")
+    Failure::param(
+        key,
+        "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>",
+    )
 }
 
 /// Checks storages and the caller's rights on them (`check_storage_access`).
@@ -159,7 +162,10 @@ fn check_import(call: &Call, key: &str, source: &str) -> Result<(), Failure> {
         return Ok(());
     };
     if !matches!(volume.content.as_str(), "images" | "import") {
-        let text = format!("{source} has wrong type '{}' - needs to be 'images' or 'import'", volume.content);
+        let text = format!(
+            "{source} has wrong type '{}' - needs to be 'images' or 'import'",
+            volume.content
+        );
         return Err(Failure::param(key, text));
     }
     Ok(())

@@ -41,6 +41,7 @@ async fn resize(call: Call) -> Outcome {
     let (node, vmid) = (call.node(), call.vmid());
     let (disk, size) = (call.params.required("disk")?, call.params.required("size")?);
     let digest = call.params.text("digest");
+    let who = call.who.clone();
     let task = call.task("resize", &vmid.to_string(), |world, worker| async move {
         let _lock = world.lock_vm(vmid).await?;
         let machine = world.machine(&node, vmid).ok_or_else(|| {
@@ -55,6 +56,11 @@ async fn resize(call: Call) -> Outcome {
             return Err("you can't resize a cdrom".into());
         }
         let volid = drive::volid_of(text).ok_or_else(|| format!("disk '{disk}' has no associated volume"))?.to_owned();
+        let storage = volid.split(':').next().unwrap_or_default();
+        world
+            .access()
+            .require(&who, &format!("/storage/{storage}"), &["Datastore.AllocateSpace"])
+            .map_err(|f| format!("{} {}", f.status, f.message))?;
         world.spend(Duration::from_millis(100)).await;
         let mut storages = world.storages_mut();
         let (spec, volume) = storages.find(&node, &volid).ok_or_else(|| format!("volume '{volid}' does not exist"))?;

@@ -14,10 +14,13 @@ use crate::wire::{Answer, Failure, Shape};
 pub(super) fn add(routes: &mut Routes) {
     routes.add("GET /nodes/{node}/qemu/{vmid}/snapshot", list);
     routes.add("POST /nodes/{node}/qemu/{vmid}/snapshot", create);
-    routes.add("GET /nodes/{node}/qemu/{vmid}/snapshot/{snapname}", async |call: Call| {
-        find(&call)?;
-        Ok(json!([{ "cmd": "config" }, { "cmd": "rollback" }]).into())
-    });
+    routes.add(
+        "GET /nodes/{node}/qemu/{vmid}/snapshot/{snapname}",
+        async |call: Call| {
+            find(&call)?;
+            Ok(json!([{ "cmd": "config" }, { "cmd": "rollback" }]).into())
+        },
+    );
     routes.add("GET /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config", config);
     routes.add("PUT /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/config", describe);
     routes.add("POST /nodes/{node}/qemu/{vmid}/snapshot/{snapname}/rollback", rollback);
@@ -31,7 +34,11 @@ fn no_such(name: &str) -> String {
 fn find(call: &Call) -> Result<Snapshot, Failure> {
     let name = call.params.required("snapname")?;
     let machine = call.machine()?;
-    machine.snapshots.get(&name).cloned().ok_or_else(|| Failure::die(no_such(&name)))
+    machine
+        .snapshots
+        .get(&name)
+        .cloned()
+        .ok_or_else(|| Failure::die(no_such(&name)))
 }
 
 /// A snapshot's configuration with what the snapshot itself carries.
@@ -91,7 +98,9 @@ async fn describe(call: Call) -> Outcome {
 async fn create(call: Call) -> Outcome {
     let name = call.params.required("snapname")?;
     if matches!(name.as_str(), "current" | "pending") {
-        return Err(Failure::die(format!("unable to use snapshot name '{name}' (reserved name)")));
+        return Err(Failure::die(format!(
+            "unable to use snapshot name '{name}' (reserved name)"
+        )));
     }
     if call.params.flag("vmstate") == Some(true) {
         return Err(Failure::new(501, "snapshots with memory are not emulated").with_shape(Shape::JsonBare));
@@ -100,9 +109,9 @@ async fn create(call: Call) -> Outcome {
     let (node, vmid) = (call.node(), call.vmid());
     let task = call.task("qmsnapshot", &vmid.to_string(), |world, worker| async move {
         let _lock = world.lock_vm(vmid).await?;
-        let machine = world.machine(&node, vmid).ok_or_else(|| {
-            format!("Configuration file 'nodes/{node}/qemu-server/{vmid}.conf' does not exist")
-        })?;
+        let machine = world
+            .machine(&node, vmid)
+            .ok_or_else(|| format!("Configuration file 'nodes/{node}/qemu-server/{vmid}.conf' does not exist"))?;
         check_lock(&machine.config, false)?;
         if machine.snapshots.contains_key(&name) {
             return Err(format!("snapshot name '{name}' already used"));
@@ -127,7 +136,13 @@ async fn create(call: Call) -> Outcome {
             let parent = config.remove("parent");
             machine.snapshots.insert(
                 name.clone(),
-                Snapshot { config, time: now(), description, parent, vmstate: false },
+                Snapshot {
+                    config,
+                    time: now(),
+                    description,
+                    parent,
+                    vmstate: false,
+                },
             );
             machine.config.insert("parent".into(), name);
         });
@@ -179,7 +194,11 @@ async fn delete(call: Call) -> Outcome {
         world.change_machine(vmid, |machine| {
             machine.snapshots.remove(&name);
             let heir = snapshot.parent;
-            for other in machine.snapshots.values_mut().filter(|s| s.parent.as_ref() == Some(&name)) {
+            for other in machine
+                .snapshots
+                .values_mut()
+                .filter(|s| s.parent.as_ref() == Some(&name))
+            {
                 other.parent.clone_from(&heir);
             }
             if machine.config.get("parent") == Some(&name) {
