@@ -13,14 +13,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::engine::bare::BareEngine;
+use crate::engine::simulated::{GuestRecord, SimulatedEngine, SimulatedOptions, TimeScale};
 use crate::error::Error;
 use crate::faults::{Fault, FaultAction, FaultMatch};
 use crate::server::{RequestRecord, Server};
 use crate::state::{
     Access, Acl, Secret, Settings, StorageSpec, Storages, Timing, Token, User, World, file_volume, save_access,
 };
-use crate::tls;
+use crate::{media, tls};
 
 /// The token that every emulator makes for root@pam.
 const TOKEN_ID: &str = "root@pam!emulator";
@@ -28,6 +28,7 @@ const TOKEN_ID: &str = "root@pam!emulator";
 /// A running emulator. Dropping it ends it and removes a temporary data directory.
 pub struct Emulator {
     server: Arc<Server>,
+    guests: Option<Arc<SimulatedEngine>>,
     address: SocketAddr,
     ca_pem: String,
     token_secret: String,
@@ -56,6 +57,7 @@ pub struct EmulatorBuilder {
     timing: Timing,
     delays: bool,
     engine: Option<Arc<dyn Engine>>,
+    guests: SimulatedOptions,
     users: BTreeMap<String, User>,
     roles: Vec<(String, Vec<String>)>,
     acl: Vec<Acl>,
@@ -89,6 +91,7 @@ impl Default for EmulatorBuilder {
             timing: Timing::Instant,
             delays: true,
             engine: None,
+            guests: SimulatedOptions::default(),
             users: BTreeMap::new(),
             roles: Vec::new(),
             acl: Vec::new(),
@@ -148,7 +151,15 @@ impl EmulatorBuilder {
         self
     }
 
-    /// The machines behind the API.
+    /// What may be chosen about simulated guests: durations, faults, SSH port. Their pace is that of
+    /// [`timing`](Self::timing).
+    #[must_use]
+    pub fn guests(mut self, options: SimulatedOptions) -> Self {
+        self.guests = options;
+        self
+    }
+
+    /// Other machines behind the API than the simulated ones.
     #[must_use]
     pub fn engine(mut self, engine: Arc<dyn Engine>) -> Self {
         self.engine = Some(engine);
@@ -261,7 +272,26 @@ impl EmulatorBuilder {
         let certificates = tls::identity(&data_dir, &self.nodes)?;
         let (access, token_secret) = self.access(&data_dir)?;
         let storages = Storages::open(data_dir.join("storage"), self.storages.clone(), &self.nodes).map_err(io)?;
-        let engine = self.engine.unwrap_or_else(|| Arc::new(BareEngine::default()));
+        let mut guests = None;
+        let engine: Arc<dyn Engine> = match self.engine {
+            Some(engine) => engine,
+            None => {
+                let time = match self.timing {
+                    Timing::Instant => TimeScale::Instant,
+                    Timing::Scaled(factor) => TimeScale::Scaled(factor),
+                    Timing::Real => TimeScale::Real,
+                };
+                let port = self.guests.ssh_port;
+                let simulated =
+                    SimulatedEngine::new(SimulatedOptions { time, ..self.guests }).map_err(|source| Error::Listen {
+                        address: (Ipv4Addr::new(127, 64, 0, 1), port).into(),
+                        source,
+                    })?;
+                let simulated = Arc::new(simulated);
+                guests = Some(Arc::clone(&simulated));
+                simulated
+            }
+        };
         let settings = Settings {
             version: if self.version.matches('.').count() == 1 {
                 format!("{}.11", self.version)
@@ -288,6 +318,7 @@ impl EmulatorBuilder {
         let serving = tokio::spawn(Arc::clone(&server).run(listener, certificates.acceptor, stop.clone()));
         Ok(Emulator {
             server,
+            guests,
             address,
             ca_pem: certificates.ca_pem,
             token_secret,
@@ -472,6 +503,31 @@ impl Emulator {
                 .map_err(io)?;
         }
         Ok(format!("{storage}:{own}"))
+    }
+
+    /// Puts a small bootable medium on a storage of every node, a real ISO 9660 volume labelled as AlmaLinux's own of that
+    /// name, and returns its volid. There is nothing on it to install: simulated guests act as if there were.
+    ///
+    /// # Errors
+    /// As [`add_file`](Self::add_file).
+    pub fn add_installer_iso(&self, storage: &str, name: &str) -> Result<String, Error> {
+        let readme = "A stand-in for an AlmaLinux medium, made by the Proxmox VE emulator.\n";
+        self.add_file(storage, "iso", name, &media::volume(&media::label_of(name), readme))
+    }
+
+    /// The port of every simulated guest's SSH server; 0 when another engine runs the guests.
+    pub fn guest_ssh_port(&self) -> u16 {
+        self.guests.as_ref().map_or(0, |guests| guests.ssh_port())
+    }
+
+    /// What a simulated guest did and was given; `None` if it never ran.
+    pub fn guest(&self, vmid: u32) -> Option<GuestRecord> {
+        self.guests.as_ref()?.guest(vmid)
+    }
+
+    /// The engine of the simulated guests, to let something go wrong in them.
+    pub fn simulated_guests(&self) -> Option<&Arc<SimulatedEngine>> {
+        self.guests.as_ref()
     }
 
     /// The latest requests, oldest first; a long-running emulator forgets the oldest.

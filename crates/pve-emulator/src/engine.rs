@@ -4,7 +4,6 @@
 //! engines are foreseen: `simulated` (a state machine in this process) and `qemu` (a real process per guest). An engine
 //! never sees HTTP, users or locks.
 
-pub mod bare;
 pub mod simulated;
 
 use std::collections::BTreeMap;

@@ -25,10 +25,12 @@
 //! ```
 
 mod api;
+mod crypt;
 mod emulator;
 pub mod engine;
 mod error;
 mod faults;
+mod media;
 mod schema;
 mod server;
 mod state;

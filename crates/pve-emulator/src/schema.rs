@@ -52,7 +52,6 @@ pub(crate) struct Schema {
 
 #[derive(Debug, Default)]
 struct Node {
-    template: String,
     literal: HashMap<String, Node>,
     param: Option<(String, Box<Node>)>,
     endpoints: HashMap<String, Endpoint>,
@@ -68,8 +67,6 @@ pub(crate) struct Endpoint {
     pub(crate) permissions: Permissions,
     /// Whether API tokens may call it.
     pub(crate) allow_token: bool,
-    /// Whether the privileged daemon answers, which shows in the `Connection` header.
-    pub(crate) protected: bool,
 }
 
 /// Who may call an endpoint.
@@ -143,8 +140,6 @@ struct RawMethod {
     permissions: Option<Value>,
     #[serde(default, deserialize_with = "flag")]
     allowtoken: bool,
-    #[serde(default, deserialize_with = "flag")]
-    protected: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -247,10 +242,7 @@ impl Schema {
 impl Node {
     fn insert(&mut self, raw: RawNode) {
         let last = raw.path.rsplit('/').next().unwrap_or_default().to_owned();
-        let mut node = Self {
-            template: raw.path.clone(),
-            ..Self::default()
-        };
+        let mut node = Self::default();
         for (method, info) in raw.info {
             let permissions = match info.permissions {
                 None => Permissions::Root,
@@ -267,7 +259,6 @@ impl Node {
                 additional_properties: info.parameters.additional.as_ref().is_some_and(truthy),
                 permissions,
                 allow_token: info.allowtoken,
-                protected: info.protected,
             };
             node.endpoints.insert(method, endpoint);
         }

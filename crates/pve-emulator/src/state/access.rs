@@ -87,13 +87,6 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn root() -> Self {
-        Self {
-            user: "root@pam".into(),
-            token: None,
-        }
-    }
-
     /// `root@pam` or `root@pam!build`.
     pub(crate) fn full(&self) -> String {
         match &self.token {

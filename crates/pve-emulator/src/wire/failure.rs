@@ -15,6 +15,8 @@ pub(crate) enum Shape {
     Text,
     /// No body and no `Content-Length` (`FACTS` 3).
     Empty,
+    /// No body, though the header announces JSON: what is left of an answer whose status line broke (`FACTS` 2).
+    EmptyJson,
     /// The connection is closed without any answer (`FACTS` 18, 22, 57).
     HangUp,
 }

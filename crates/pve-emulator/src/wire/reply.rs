@@ -128,11 +128,11 @@ pub(crate) fn respond_failure(failure: &Failure, format: Format) -> Option<Respo
             let newline = if failure.status == 500 { "\n" } else { "" };
             format!("{}{newline}", failure.message)
         }
-        Shape::Empty | Shape::HangUp => String::new(),
+        Shape::Empty | Shape::EmptyJson | Shape::HangUp => String::new(),
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if matches!(failure.shape, Shape::Json | Shape::JsonBare) {
+    if matches!(failure.shape, Shape::Json | Shape::JsonBare | Shape::EmptyJson) {
         response.headers_mut().insert(CONTENT_TYPE, JSON);
     }
     response.extensions_mut().insert(phrase);

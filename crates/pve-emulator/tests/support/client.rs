@@ -12,27 +12,27 @@ use tokio_rustls::TlsConnector;
 
 /// A reply as it came.
 #[derive(Debug, Default)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// 0 when the connection was closed without an answer.
-    pub status: u16,
-    pub reason: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+    pub(crate) status: u16,
+    pub(crate) reason: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     address: std::net::SocketAddr,
     tls: TlsConnector,
 }
 
 impl Client {
-    pub fn new(address: std::net::SocketAddr, ca_pem: &str) -> Result<Self> {
+    pub(crate) fn new(address: std::net::SocketAddr, ca_pem: &str) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes())?)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// One request on a connection of its own.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         target: &str,

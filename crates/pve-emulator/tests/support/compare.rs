@@ -5,15 +5,15 @@ use serde_json::Value;
 
 /// What a step says about values that may differ.
 #[derive(Debug, Default)]
-pub struct Masks {
-    pub volatile: Vec<String>,
-    pub host: Vec<String>,
-    pub unordered: Vec<String>,
-    pub shapes: Vec<(String, String)>,
+pub(crate) struct Masks {
+    pub(crate) volatile: Vec<String>,
+    pub(crate) host: Vec<String>,
+    pub(crate) unordered: Vec<String>,
+    pub(crate) shapes: Vec<(String, String)>,
 }
 
 impl Masks {
-    pub fn of(step: &Value) -> Self {
+    pub(crate) fn of(step: &Value) -> Self {
         let list = |key: &str| -> Vec<String> {
             let items = step[key].as_array().into_iter().flatten();
             items.filter_map(|v| v.as_str().map(str::to_owned)).collect()
@@ -65,7 +65,7 @@ fn fits(pattern: &str, path: &[Segment<'_>]) -> bool {
 }
 
 /// The differences, each as `pointer: expected ..., got ...`.
-pub fn differences(expected: &Value, actual: &Value, masks: &Masks) -> Vec<String> {
+pub(crate) fn differences(expected: &Value, actual: &Value, masks: &Masks) -> Vec<String> {
     let mut found = Vec::new();
     walk(expected, actual, masks, &mut Vec::new(), &mut found);
     found

@@ -2,6 +2,7 @@
 
 mod client;
 mod compare;
+mod guest;
 mod replay;
 
-pub use replay::{Outcome, replay, scenario_files};
+pub(crate) use replay::{Outcome, replay, scenario_files};

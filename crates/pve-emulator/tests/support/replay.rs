@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::{Client, Reply};
 use super::compare::{Masks, differences};
+use super::guest::RecordedGuests;
 
 /// RFC 3986: what stays as it is.
 const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -19,10 +21,10 @@ const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 const BOUNDARY: &str = "----scenarioboundary7d1f";
 
 /// How a replay went.
-pub struct Outcome {
-    pub steps: usize,
+pub(crate) struct Outcome {
+    pub(crate) steps: usize,
     /// One text a step that differs.
-    pub differences: Vec<String>,
+    pub(crate) differences: Vec<String>,
 }
 
 fn folder() -> PathBuf {
@@ -30,7 +32,7 @@ fn folder() -> PathBuf {
 }
 
 /// The scenario files in order.
-pub fn scenario_files() -> Vec<PathBuf> {
+pub(crate) fn scenario_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder())
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -49,7 +51,7 @@ fn read(path: &Path) -> Result<Value> {
 }
 
 /// An emulator in the state that `base.json` describes, and the secrets of its tokens.
-async fn base() -> Result<(Emulator, BTreeMap<String, String>)> {
+async fn base(guests: RecordedGuests) -> Result<(Emulator, BTreeMap<String, String>)> {
     let base = read(&folder().join("base.json"))?;
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
@@ -87,7 +89,7 @@ async fn base() -> Result<(Emulator, BTreeMap<String, String>)> {
     for acl in list(&base["acl"]) {
         builder = builder.acl(&text(&acl["path"]), &text(&acl["ugid"]), &text(&acl["roleid"]));
     }
-    let emulator = builder.default_token(false).start().await?;
+    let emulator = builder.default_token(false).engine(Arc::new(guests)).start().await?;
     for volume in list(&base["volumes"]) {
         let size = usize::try_from(volume["size"].as_u64().unwrap_or_default())?;
         emulator.add_file("local", "iso", "guest.iso", &vec![0; size])?;
@@ -96,9 +98,21 @@ async fn base() -> Result<(Emulator, BTreeMap<String, String>)> {
 }
 
 /// Replays one file.
-pub async fn replay(file: &Path) -> Result<Outcome> {
+pub(crate) async fn replay(file: &Path) -> Result<Outcome> {
     let scenario = read(file)?;
-    let (emulator, tokens) = base().await?;
+    let answered = |what: &str| {
+        let steps = scenario["steps"].as_array().into_iter().flatten();
+        let mut fitting = steps.filter(|s| {
+            let path = s["request"]["path"].as_str().unwrap_or_default();
+            path.ends_with(what) && s["response"]["status"] == 200
+        });
+        fitting
+            .next()
+            .map(|s| s["response"]["body"]["data"]["result"].clone())
+            .unwrap_or_default()
+    };
+    let guests = RecordedGuests::new(answered("/agent/info"), answered("/agent/network-get-interfaces"));
+    let (emulator, tokens) = base(guests).await?;
     let client = Client::new(emulator.address(), emulator.ca_pem())?;
     let mut run = Run {
         client,

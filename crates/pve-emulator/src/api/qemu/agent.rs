@@ -125,7 +125,7 @@ async fn exec(call: Call) -> Outcome {
     };
     let mut request = json!({ "path": path, "arg": arguments, "capture-output": true });
     if let Some(input) = call.params.text("input-data") {
-        request["input-data"] = STANDARD.encode(input).into();
+        request["input-data"] = STANDARD.encode(bytes_of(&input)?).into();
     }
     match ask(&call, "guest-exec", request).await {
         Ok(result) => Ok(json!({ "pid": result["pid"] }).into()),
@@ -157,12 +157,16 @@ async fn exec_status(call: Call) -> Outcome {
     Ok(answer.into())
 }
 
-/// Bytes as Perl puts them into JSON: UTF-8 if they are, else each byte as a character.
+/// Bytes as Perl puts them into JSON: each becomes the character of its number. UTF-8 from the guest thus reads as
+/// Latin-1, which is what PVE really does (recorded: an `ä` that was written is one byte in the guest).
 fn text_of(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().map(|b| char::from(*b)).collect(),
-    }
+    bytes.iter().map(|b| char::from(*b)).collect()
+}
+
+/// The way back: characters beyond Latin-1 have no byte.
+fn bytes_of(text: &str) -> Result<Vec<u8>, Failure> {
+    let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    bytes.ok_or_else(|| Failure::die("Wide character in subroutine entry at /usr/share/perl5/PVE/API2/Qemu/Agent.pm."))
 }
 
 async fn file_write(call: Call) -> Outcome {
@@ -174,7 +178,7 @@ async fn file_write(call: Call) -> Outcome {
         }
         content
     } else {
-        STANDARD.encode(content)
+        STANDARD.encode(bytes_of(&content)?)
     };
     let handle = ask(&call, "guest-file-open", json!({ "path": file, "mode": "wb" })).await?;
     let written = ask(&call, "guest-file-write", json!({ "handle": handle, "buf-b64": data })).await;
@@ -216,4 +220,16 @@ async fn file_read(call: Call) -> Outcome {
         answer["truncated"] = 1.into();
     }
     Ok(answer.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_crosses_as_latin_1() {
+        assert_eq!(bytes_of("aä").unwrap(), [b'a', 0xe4]);
+        assert_eq!(text_of(&[b'a', 0xe4, 0xff]), "aäÿ");
+        assert_eq!(bytes_of("→").unwrap_err().status, 500);
+    }
 }

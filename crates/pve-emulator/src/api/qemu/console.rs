@@ -25,7 +25,7 @@ async fn send_key(call: Call) -> Outcome {
     call.world.engine.send_key(vmid, &key).await.map_err(|complaint| {
         // QEMU's answer ends its line with CR, which breaks the status line: a bare 400 (FACTS 2).
         tracing::debug!(vmid, key, complaint, "key refused");
-        Failure::new(400, "Bad Request").with_shape(Shape::Empty)
+        Failure::new(400, "Bad Request").with_shape(Shape::EmptyJson)
     })?;
     Ok(Answer::null())
 }

@@ -176,6 +176,8 @@ pub(super) fn normalise(key: &str, text: &str) -> Result<String, Failure> {
                 tags.join(";")
             })
         }
+        // PVE keeps only a hash; one that is given already stays.
+        "cipassword" if !text.starts_with('$') => Ok(crate::crypt::hash_sha256(text)),
         "description" => Ok(text.trim_end_matches('\n').to_owned()),
         _ if is_net(key) => net(key, text),
         _ => Ok(text.to_owned()),

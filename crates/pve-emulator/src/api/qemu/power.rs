@@ -208,9 +208,20 @@ async fn power_off(
     force: bool,
     worker: &Worker,
 ) -> Result<(), String> {
-    let how = if agent_enabled(&machine.config) {
+    let how = if !agent_enabled(&machine.config) {
+        Powerdown::Acpi
+    } else if world
+        .engine
+        .agent(vmid, "guest-ping", serde_json::json!({}))
+        .await
+        .is_ok()
+    {
         Powerdown::Agent
     } else {
+        world.delay(Duration::from_secs(3)).await;
+        worker.log(format!(
+            "QEMU Guest Agent is not running - VM {vmid} qga command 'guest-ping' failed - got timeout"
+        ));
         Powerdown::Acpi
     };
     world.engine.powerdown(vmid, how).await;

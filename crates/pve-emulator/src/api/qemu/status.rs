@@ -95,8 +95,6 @@ fn entry(world: &World, vmid: u32, machine: &Machine) -> (Map<String, Value>, Su
     }
     if let Some(running) = &s.running {
         body.insert("pid".into(), running.pid.into());
-        body.insert("diskread".into(), s.diskread.into());
-        body.insert("diskwrite".into(), s.diskwrite.into());
         for area in ["cpu", "io", "memory"] {
             for kind in ["some", "full"] {
                 body.insert(format!("pressure{area}{kind}"), 0.into());
@@ -146,6 +144,8 @@ async fn current(call: Call) -> Outcome {
         } else {
             "pc-i440fx"
         };
+        body.insert("diskread".into(), s.diskread.into());
+        body.insert("diskwrite".into(), s.diskwrite.into());
         body.insert("running-machine".into(), format!("{machine_type}-10.1+pve0").into());
         body.insert("running-qemu".into(), "10.1.2".into());
         let blocks = block_statistics(config, running);

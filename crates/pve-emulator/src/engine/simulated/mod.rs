@@ -16,7 +16,6 @@
 mod agent;
 mod clock;
 mod console;
-mod crypt;
 mod engine;
 mod files;
 mod firmware;
@@ -34,6 +33,8 @@ mod record;
 mod shell;
 mod sshd;
 mod system;
+
+use crate::crypt;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ const MAX_SALT: usize = 16;
 const MAX_ROUNDS: usize = 1_000_000;
 
 /// Hashes a password with a fresh salt, in the `$6$` form.
-pub(super) fn hash(password: &str) -> String {
+pub(crate) fn hash(password: &str) -> String {
     let salt: String = rand::random::<[u8; MAX_SALT]>()
         .iter()
         .map(|byte| char::from(ALPHABET[usize::from(byte % 64)]))
@@ -22,8 +22,18 @@ pub(super) fn hash(password: &str) -> String {
     format!("$6${salt}${}", encode512(&digest))
 }
 
+/// Hashes a password with a fresh salt of eight characters, in the `$5$` form that PVE gives the option `cipassword`.
+pub(crate) fn hash_sha256(password: &str) -> String {
+    let salt: String = rand::random::<[u8; 8]>()
+        .iter()
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 64)]))
+        .collect();
+    let digest = digest::<Sha256>(password.as_bytes(), salt.as_bytes(), DEFAULT_ROUNDS);
+    format!("$5${salt}${}", encode256(&digest))
+}
+
 /// Whether the password fits the hash. Locked (`!`, `*`) and unknown forms fit no password.
-pub(super) fn verify(password: &str, hashed: &str) -> bool {
+pub(crate) fn verify(password: &str, hashed: &str) -> bool {
     let Some((kind, rest)) = hashed.strip_prefix('$').and_then(|rest| rest.split_once('$')) else {
         return false;
     };
@@ -186,5 +196,13 @@ mod tests {
             assert!(!verify("packer", locked), "{locked}");
             assert!(!verify("", locked), "{locked}");
         }
+    }
+
+    #[test]
+    fn a_fresh_sha256_hash_fits_its_password() {
+        let hash = hash_sha256("secret");
+        assert!(hash.starts_with("$5$"), "{hash}");
+        assert!(verify("secret", &hash));
+        assert!(!verify("Secret", &hash));
     }
 }
