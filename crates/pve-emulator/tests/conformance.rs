@@ -38,14 +38,13 @@ async fn scenarios_agree() {
         let Outcome { steps, differences } = replay(&file).await.unwrap_or_else(|e| panic!("{name}: {e:#}"));
         let good = steps - differences.len();
         println!("{name:40} {good:5} of {steps:5}");
-        if show {
+        let expected = EXPECTED.iter().find(|(n, _)| *n == name).map_or(0, |(_, e)| *e);
+        if show || good < expected {
             for difference in &differences {
                 println!("  {difference}");
             }
         }
-        if let Some((_, expected)) = EXPECTED.iter().find(|(n, _)| *n == name)
-            && good < *expected
-        {
+        if good < expected {
             worse.push(format!("{name}: {good}, was {expected}"));
         }
         agree += good;

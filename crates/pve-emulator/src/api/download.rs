@@ -409,7 +409,7 @@ fn three_digits(value: f64) -> String {
 /// wget's dots in its style `giga`: one dot a MiB, 32 a line.
 fn progress(bytes: u64, seconds: f64) -> Vec<String> {
     let (number, unit) = rate(bytes, seconds);
-    let time = if seconds < 0.001 {
+    let time = if seconds < 0.001 || bytes == 0 {
         "0".to_owned()
     } else {
         format!("{seconds:.3}")

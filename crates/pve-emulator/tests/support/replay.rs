@@ -220,7 +220,7 @@ impl Run {
         if poll.is_null() {
             return self.send(step).await;
         }
-        let limit = Duration::from_secs_f64(poll["timeout_s"].as_f64().unwrap_or(30.0).min(2.0));
+        let limit = Duration::from_secs_f64(poll["timeout_s"].as_f64().unwrap_or(30.0).min(20.0));
         let until = poll["until"].as_str().context("poll without until")?;
         let (what, value) = until.split_once("==").context("unknown condition")?;
         let began = Instant::now();
