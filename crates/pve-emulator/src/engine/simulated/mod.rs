@@ -6,13 +6,14 @@
 //! | `guest` | one guest's life |
 //! | `firmware`, `menu`, `keys` | what boots, and what typed keys make of it |
 //! | `iso`, `http`, `kickstart`, `installer` | finding a kickstart and installing by it |
-//! | `system`, `files`, `packages`, `crypt` | what lies on the disk |
+//! | `system`, `accounts`, `files`, `pattern`, `packages`, `crypt` | what lies on the disk |
 //! | `host`, `shell`, `sshd`, `agent` | the installed system at work |
 //! | `options`, `clock`, `console`, `record` | pace and faults; what can be read back |
 //!
 //! Nothing of a guest runs on the host: its commands are those of a small shell over its own file tree, and script files
 //! are recorded, not interpreted.
 
+mod accounts;
 mod agent;
 mod clock;
 mod console;
@@ -29,6 +30,7 @@ mod kickstart;
 mod menu;
 mod options;
 mod packages;
+mod pattern;
 mod record;
 mod shell;
 mod sshd;

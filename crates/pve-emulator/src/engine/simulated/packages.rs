@@ -11,18 +11,23 @@ pub(super) fn members(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// The unit that a package brings; EL's presets enable each of these.
-pub(super) fn unit(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "openssh-server" => "sshd.service",
-        "qemu-guest-agent" => "qemu-guest-agent.service",
-        "firewalld" => "firewalld.service",
-        "chrony" => "chronyd.service",
-        "cloud-init" => "cloud-init.service",
-        "tuned" => "tuned.service",
-        "NetworkManager-cloud-setup" => "nm-cloud-setup.service",
-        _ => return None,
-    })
+/// The units that a package brings; EL's presets enable each of these.
+pub(super) fn units(name: &str) -> &'static [&'static str] {
+    match name {
+        "openssh-server" => &["sshd.service"],
+        "qemu-guest-agent" => &["qemu-guest-agent.service"],
+        "firewalld" => &["firewalld.service"],
+        "chrony" => &["chronyd.service"],
+        "cloud-init" => &[
+            "cloud-init-local.service",
+            "cloud-init.service",
+            "cloud-config.service",
+            "cloud-final.service",
+        ],
+        "tuned" => &["tuned.service"],
+        "NetworkManager-cloud-setup" => &["nm-cloud-setup.service"],
+        _ => &[],
+    }
 }
 
 /// Whether a package lies in AppStream, which the minimal ISO does not carry.

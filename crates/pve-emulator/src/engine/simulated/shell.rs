@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 
 use self::io::Io;
 use self::syntax::Compound;
+use super::accounts::User;
 use super::host::{Host, login_environment};
-use super::system::User;
 
 mod arithmetic;
 mod commands;

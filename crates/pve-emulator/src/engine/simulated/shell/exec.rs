@@ -7,8 +7,9 @@ use futures_util::FutureExt as _;
 use super::io::{FileWriter, Input, Io, Output};
 use super::syntax::{AndOr, Assign, Command, Compound, Item, List, Pipeline, Redirect, RedirectKind, Simple};
 use super::{Flow, MAX_STEPS, Running, Shell, Unknown, Unwind};
-use crate::engine::simulated::files::{Kind, matches_pattern};
+use crate::engine::simulated::files::Kind;
 use crate::engine::simulated::host::lock;
+use crate::engine::simulated::pattern::matches_pattern;
 
 /// Deepest calls of functions, subshells and sourced files.
 const MAX_DEPTH: u32 = 40;
@@ -420,12 +421,10 @@ impl Shell {
             _ => {}
         }
         self.may_write(&path).map_err(|error| format!("{name}: {error}"))?;
+        let fresh = !self.host.system().files.exists(&path);
         let writer =
             FileWriter::open(&self.host, &path, append, &self.user.name).map_err(|error| format!("{name}: {error}"))?;
-        if self.umask != 0o022
-            && let Ok(node) = self.host.system().files.get_mut(&path)
-            && node.mode == 0o644
-        {
+        if fresh && let Ok(node) = self.host.system().files.get_mut(&path) {
             node.mode = 0o666 & !self.umask;
         }
         Ok(Output::File(Arc::new(std::sync::Mutex::new(writer))))

@@ -6,8 +6,9 @@ use futures_util::future::BoxFuture;
 use super::io::{Io, Output};
 use super::syntax::{Parameter, ParameterOp, Word, WordPart};
 use super::{Shell, Variable};
-use crate::engine::simulated::files::{matches_pattern, normalise};
+use crate::engine::simulated::files::normalise;
 use crate::engine::simulated::host::lock;
+use crate::engine::simulated::pattern::matches_pattern;
 
 type Expanded<T> = Result<T, String>;
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::Shell;
-use super::io::Io;
+use super::io::{Io, Output};
 use crate::engine::simulated::files::Content;
 use crate::engine::simulated::host::Power;
 use crate::engine::simulated::options::FaultKind;
+use crate::engine::simulated::packages;
 use crate::engine::simulated::record::ScriptRun;
+use crate::engine::simulated::system::System;
 
 /// What befalls a script on request.
 enum Fate {
@@ -19,12 +21,10 @@ enum Fate {
 /// An effect read out of a script's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    Install(Vec<String>),
-    Remove(Vec<String>),
+    /// A command of those that [`Shell::command`] carries out: `dnf`, `systemctl`, `setsebool`.
+    Command(Vec<String>),
     /// `echo` of fixed text at the top level.
     Print(String),
-    Reboot,
-    PowerOff,
     /// `exit N` at the top level.
     Exit(i32),
     /// Something that seals the image: empties or removes these identities.
@@ -36,14 +36,18 @@ pub(super) enum Effect {
 pub(super) enum Identity {
     MachineId,
     SshHostKeys,
-    RootKeys,
+    AuthorizedKeys,
+    Hostname,
+    Passwords,
+    /// The agent's leave to run programs.
+    AgentAccess,
 }
 
 /// Reads the effects of a script, line by line.
 ///
 /// Only lines that stand for themselves count for output, exit and power: indented ones belong to branches and functions
-/// whose turn this reader cannot know. Packages and identities count wherever they stand, because a script that
-/// names them is there to install or to remove them.
+/// whose turn this reader cannot know. Packages, units and identities count wherever they stand, because a script that
+/// names them is there to change them.
 pub(super) fn effects(text: &str) -> Vec<Effect> {
     let joined = text.replace("\\\n", " ");
     let mut effects = Vec::new();
@@ -53,74 +57,89 @@ pub(super) fn effects(text: &str) -> Vec<Effect> {
             continue;
         }
         let top = !line.starts_with([' ', '\t']);
+        effects.extend(sealed(trimmed).map(Effect::Seal));
+        // A line that quotes across its end has no words of its own.
         let words: Vec<String> = shell_words::split(trimmed).unwrap_or_default();
-        let words: Vec<&str> = words
-            .iter()
-            .map(String::as_str)
-            .skip_while(|word| matches!(*word, "sudo" | "if" | "!" | "exec"))
-            .collect();
-        effects.extend(packages(&words));
-        effects.extend(sealed(trimmed, &words).map(Effect::Seal));
-        if !top {
-            continue;
-        }
-        match words.as_slice() {
-            ["echo", text @ ..] if text.iter().all(|word| !word.contains(['$', '`', '>', '|'])) => {
-                effects.push(Effect::Print(text.join(" ")));
+        for part in words.split(|word| SEPARATORS.contains(&word.as_str()) || word.ends_with("()")) {
+            let part: Vec<&str> = part.iter().map(|word| word.trim_end_matches(';')).collect();
+            let part = match part.as_slice() {
+                ["sudo" | "!" | "exec", rest @ ..] => rest,
+                part => part,
+            };
+            effects.extend(change(part));
+            if top {
+                effects.extend(plain(part));
             }
-            ["reboot"] | ["systemctl", "reboot"] | ["shutdown", "-r", ..] => effects.push(Effect::Reboot),
-            ["poweroff"] | ["systemctl", "poweroff"] | ["shutdown", "-h" | "-P" | "now", ..] => {
-                effects.push(Effect::PowerOff)
-            }
-            ["exit", code] => effects.extend(code.parse().ok().map(Effect::Exit)),
-            _ => {}
         }
     }
     effects
 }
 
-fn packages(words: &[&str]) -> Option<Effect> {
-    let (tool, rest) = words.split_first()?;
-    if !matches!(*tool, "dnf" | "yum" | "microdnf") {
-        return None;
-    }
-    let rest: Vec<&str> = rest
+/// Words after which a new command begins.
+const SEPARATORS: &[&str] = &[
+    "&&", "||", "|", ";", "then", "do", "else", "{", "}", "if", "fi", "done", "(",
+];
+
+/// A command that changes packages, units or policy, with words that need no expansion.
+fn change(words: &[&str]) -> Option<Effect> {
+    let end = words
         .iter()
-        .copied()
-        .take_while(|word| !matches!(*word, "&&" | "||" | "|" | ";" | ">" | "then"))
-        .collect();
-    let action = rest.iter().find(|word| !word.starts_with('-'))?;
-    let names: Vec<String> = rest
-        .iter()
-        .skip_while(|word| *word != action)
-        .skip(1)
-        .map(|word| word.trim_end_matches(';'))
-        .filter(|word| !word.starts_with('-') && !word.contains(['$', '>', '/', '=']) && !word.is_empty())
-        .map(str::to_owned)
-        .collect();
-    match *action {
-        "install" | "reinstall" if !names.is_empty() => Some(Effect::Install(names)),
-        "remove" | "erase" if !names.is_empty() => Some(Effect::Remove(names)),
+        .position(|word| word.contains(['>', '<']))
+        .unwrap_or(words.len());
+    let words = &words[..end];
+    let literal = words.iter().all(|word| !word.contains(['$', '`', '*']));
+    let verb = words.iter().skip(1).find(|word| !word.starts_with('-'))?;
+    let wanted = match *words.first()? {
+        "dnf" | "yum" => matches!(*verb, "install" | "reinstall" | "remove" | "erase"),
+        "systemctl" => matches!(*verb, "enable" | "disable" | "mask" | "unmask"),
+        "setsebool" => true,
+        _ => false,
+    };
+    (wanted && literal && words.len() > 2)
+        .then(|| Effect::Command(words.iter().map(|word| (*word).to_owned()).collect()))
+}
+
+/// What a command at the top level does that can be told from its words alone.
+fn plain(words: &[&str]) -> Option<Effect> {
+    match words {
+        ["echo", text @ ..] if text.iter().all(|word| !word.contains(['$', '`', '>'])) => {
+            Some(Effect::Print(text.join(" ")))
+        }
+        ["reboot" | "poweroff"] | ["systemctl", "reboot" | "poweroff"] | ["shutdown", ..] => {
+            Some(Effect::Command(words.iter().map(|word| (*word).to_owned()).collect()))
+        }
+        ["exit", code] => code.parse().ok().map(Effect::Exit),
         _ => None,
     }
 }
 
-fn sealed(line: &str, words: &[&str]) -> Option<Identity> {
+fn sealed(line: &str) -> Option<Identity> {
+    let has = |word: &str| {
+        line.split(|c: char| c.is_whitespace() || matches!(c, ';' | '{'))
+            .any(|found| found == word)
+    };
+    let removes = has("rm") || has("truncate") || has("shred");
     let empties = line.starts_with(": >") || line.starts_with(":>") || line.starts_with("> ");
-    let removes = words
-        .iter()
-        .any(|word| matches!(*word, "rm" | "truncate" | "shred" | "remove"));
-    let writes = words.iter().any(|word| word.starts_with('>'));
-    if line.contains("etc/machine-id") && (empties || removes || writes) {
-        return Some(Identity::MachineId);
+    let edits = has("sed") && line.contains("-i");
+    if (removes || empties) && line.contains("etc/machine-id") {
+        Some(Identity::MachineId)
+    } else if removes && line.contains("etc/ssh/ssh_host_") {
+        Some(Identity::SshHostKeys)
+    } else if removes && (line.contains("/.ssh") || line.contains("authorized_keys")) && !line.contains("known_hosts") {
+        Some(Identity::AuthorizedKeys)
+    } else if removes && line.contains("etc/hostname") {
+        Some(Identity::Hostname)
+    } else if (edits && line.contains("etc/shadow")) || has("passwd") && has("-l") {
+        Some(Identity::Passwords)
+    } else if line.contains("FILTER_RPC_ARGS=")
+        && line.contains("allow-rpcs")
+        && line.contains('>')
+        && !line.starts_with("[[")
+    {
+        Some(Identity::AgentAccess)
+    } else {
+        None
     }
-    if !removes {
-        return None;
-    }
-    if line.contains("etc/ssh/ssh_host_") {
-        return Some(Identity::SshHostKeys);
-    }
-    (line.contains("root/.ssh") && !line.contains("known_hosts")).then_some(Identity::RootKeys)
 }
 
 impl Shell {
@@ -179,37 +198,51 @@ impl Shell {
     async fn apply(&mut self, effect: Effect, io: &Io) {
         match effect {
             Effect::Print(text) => io.stdout.line(text),
-            Effect::Install(names) => {
-                let args: Vec<String> = ["-y".to_owned(), "install".to_owned()]
-                    .into_iter()
-                    .chain(names)
-                    .collect();
-                self.command("dnf", &args, io).await;
-            }
-            Effect::Remove(names) => {
-                let args: Vec<String> = ["-y".to_owned(), "remove".to_owned()]
-                    .into_iter()
-                    .chain(names)
-                    .collect();
-                self.command("dnf", &args, io).await;
-            }
-            Effect::Reboot => drop(self.host.request_power(Power::Reboot)),
-            Effect::PowerOff => drop(self.host.request_power(Power::Off)),
-            Effect::Seal(identity) => {
-                let mut system = self.host.system();
-                match identity {
-                    Identity::MachineId => system.files.put("/etc/machine-id", "", 0o444),
-                    Identity::SshHostKeys => {
-                        for path in system.files.glob("/etc/ssh/ssh_host_*") {
-                            // The path came from the tree a line above.
-                            let _ = system.files.remove(&path, false);
-                        }
-                    }
-                    // Absent keys are as good as removed ones.
-                    Identity::RootKeys => drop(system.files.remove("/root/.ssh", true)),
+            Effect::Command(words) => {
+                if let Some((name, args)) = words.split_first() {
+                    // Read out of the text without its conditions: a unit that is not there is no complaint of the script.
+                    let quiet = Io {
+                        stderr: Output::Null,
+                        ..io.clone()
+                    };
+                    self.command(name, args, &quiet).await;
                 }
             }
+            Effect::Seal(identity) => seal(&mut self.host.system(), identity),
             Effect::Exit(_) => {}
+        }
+    }
+}
+
+fn seal(system: &mut System, identity: Identity) {
+    // Removing what is not there leaves it as gone.
+    match identity {
+        Identity::MachineId => system.files.put("/etc/machine-id", "", 0o444),
+        Identity::SshHostKeys => {
+            for path in system.files.glob("/etc/ssh/ssh_host_*") {
+                let _ = system.files.remove(&path, false);
+            }
+        }
+        Identity::AuthorizedKeys => {
+            for user in system.login_users() {
+                if let Some(user) = system.user(&user) {
+                    let _ = system.files.remove(&format!("{}/.ssh", user.home), true);
+                }
+            }
+        }
+        Identity::Hostname => drop(system.files.remove("/etc/hostname", false)),
+        Identity::Passwords => {
+            for user in system.login_users() {
+                system.set_password_hash(&user, "!!");
+            }
+        }
+        Identity::AgentAccess => {
+            for (path, text, mode) in packages::files("qemu-guest-agent") {
+                if system.files.exists(path) {
+                    system.files.put(path, *text, *mode);
+                }
+            }
+            system.selinux_booleans.remove("virt_qemu_ga_run_unconfined");
         }
     }
 }
@@ -220,14 +253,23 @@ mod tests {
 
     #[test]
     fn effects_of_lines() {
+        let command = |text: &str| Effect::Command(text.split(' ').map(str::to_owned).collect());
         for (text, expected) in [
             (
-                "dnf -y install a \\\n  b-c @guest-agents # x",
-                vec![Effect::Install(vec!["a".into(), "b-c".into(), "@guest-agents".into()])],
+                "dnf -y install a \\\n  b-c @guest-agents",
+                vec![command("dnf -y install a b-c @guest-agents")],
             ),
             (
-                "  sudo dnf install -y qemu-guest-agent && echo ok",
-                vec![Effect::Install(vec!["qemu-guest-agent".into()])],
+                "  sudo dnf install -y git && echo ok",
+                vec![command("dnf install -y git")],
+            ),
+            (
+                "rpm -q x >/dev/null 2>&1 || dnf -y install x \\\n || fail 'no'",
+                vec![command("dnf -y install x")],
+            ),
+            (
+                "if has_unit f.service; then systemctl disable --now f.service; fi",
+                vec![command("systemctl disable --now f.service")],
             ),
             ("dnf -y update", vec![]),
             ("dnf install -y \"$PKG\"", vec![]),
@@ -239,15 +281,30 @@ mod tests {
             ("  exit 3", vec![]),
             ("truncate -s 0 /etc/machine-id", vec![Effect::Seal(Identity::MachineId)]),
             (
-                "  : > \"${root}/etc/machine-id\"",
+                "  : >\"${root}/etc/machine-id\"",
                 vec![Effect::Seal(Identity::MachineId)],
             ),
-            ("rm -f /etc/ssh/ssh_host_*", vec![Effect::Seal(Identity::SshHostKeys)]),
-            ("cat /etc/machine-id", vec![]),
-            ("reboot", vec![Effect::Reboot]),
+            (
+                "do_keys() { rm -f \"${root}\"/etc/ssh/ssh_host_*; }",
+                vec![Effect::Seal(Identity::SshHostKeys)],
+            ),
+            (
+                "for h in \"${homes[@]}\"; do rm -rf \"${h}/.ssh\"; done",
+                vec![Effect::Seal(Identity::AuthorizedKeys)],
+            ),
+            ("rm -f /etc/hostname", vec![Effect::Seal(Identity::Hostname)]),
+            (
+                "    sed -i -E 's/x/y/' \"${root}/etc/shadow\"",
+                vec![Effect::Seal(Identity::Passwords)],
+            ),
+            (
+                "  printf 'FILTER_RPC_ARGS=\"--allow-rpcs=%s\"\\n' \"${rpcs}\" >>\"${f}\"",
+                vec![Effect::Seal(Identity::AgentAccess)],
+            ),
+            ("cat /etc/machine-id /etc/hostname", vec![]),
+            ("reboot", vec![command("reboot")]),
         ] {
-            let text = text.replace(" # x", "");
-            assert_eq!(effects(&text), expected, "{text}");
+            assert_eq!(effects(text), expected, "{text}");
         }
     }
 }

@@ -203,15 +203,9 @@ impl Shell {
                 let mut system = self.host.system();
                 for name in names {
                     let base = name.as_str();
-                    let fresh = system.install(base);
-                    if fresh
-                        && !chroot
-                        && let Some(unit) = crate::engine::simulated::packages::unit(base)
-                    {
-                        // udev starts the agent as soon as its unit is there; the others wait for their turn.
-                        if unit == "qemu-guest-agent.service" {
-                            system.active.insert(unit.to_owned());
-                        }
+                    // udev starts the agent as soon as its unit is there; the others wait for their turn.
+                    if system.install(base) && !chroot && matches!(base, "qemu-guest-agent" | "@guest-agents") {
+                        system.active.insert("qemu-guest-agent.service".to_owned());
                     }
                 }
                 drop(system);

@@ -1,6 +1,7 @@
 //! `test`, `[` and `[[`.
 
-use crate::engine::simulated::files::{Kind, matches_pattern};
+use crate::engine::simulated::files::Kind;
+use crate::engine::simulated::pattern::matches_pattern;
 use crate::engine::simulated::shell::io::Io;
 use crate::engine::simulated::shell::syntax::Word;
 use crate::engine::simulated::shell::{Flow, Shell, Unwind};
