@@ -381,7 +381,7 @@ fn facts(host: &Arc<Host>, nic: &Nic, command: &str, arguments: &Value) -> Resul
             "machine": "x86_64",
         }),
         "guest-get-timezone" => json!({ "zone": "UTC", "offset": 0 }),
-        "guest-get-users" => json!([]),
+        "guest-get-users" | "guest-get-memory-blocks" => json!([]),
         "guest-get-time" => {
             let now = std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
@@ -389,7 +389,6 @@ fn facts(host: &Arc<Host>, nic: &Nic, command: &str, arguments: &Value) -> Resul
             json!(now * 1_000_000_000)
         }
         "guest-get-vcpus" => json!([{ "logical-id": 0, "online": true, "can-offline": false }]),
-        "guest-get-memory-blocks" => json!([]),
         "guest-get-fsinfo" => json!([{
             "name": "sda3", "mountpoint": "/", "type": "xfs", "used-bytes": 1_500_000_000_u64, "total-bytes": 33_000_000_000_u64, "disk": [],
         }]),

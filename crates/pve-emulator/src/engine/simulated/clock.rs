@@ -58,11 +58,10 @@ impl Clock {
 pub(super) fn host_duration(scale: TimeScale, guest: Duration) -> Duration {
     match scale {
         TimeScale::Instant => Duration::ZERO,
-        TimeScale::Real => guest,
         TimeScale::Scaled(factor) if factor.is_finite() && factor > 0.0 => {
             Duration::try_from_secs_f64(guest.as_secs_f64() / factor).unwrap_or(Duration::MAX)
         }
-        TimeScale::Scaled(_) => guest,
+        TimeScale::Real | TimeScale::Scaled(_) => guest,
     }
 }
 

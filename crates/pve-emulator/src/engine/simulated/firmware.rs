@@ -48,7 +48,7 @@ impl Medium {
         let mut kind = String::new();
         for field in fields {
             match field {
-                "boot" | "minimal" | "dvd" => kind = field.to_owned(),
+                "boot" | "minimal" | "dvd" => field.clone_into(&mut kind),
                 minor if minor.parse::<u32>().is_ok() && !release.contains('.') => {
                     release.push('.');
                     release.push_str(minor);

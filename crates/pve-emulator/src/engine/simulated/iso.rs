@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-const SECTOR: u64 = 2048;
+const SECTOR: usize = 2048;
 /// Descriptors begin here; a few suffice, the set is closed by type 255.
 const FIRST_DESCRIPTOR: u64 = 16;
 const MAX_DESCRIPTORS: u64 = 32;
@@ -61,8 +61,8 @@ impl<R: Read + Seek> Iso<R> {
         let mut label = None;
         let mut trees = Vec::new();
         for number in 0..MAX_DESCRIPTORS {
-            let mut sector = [0_u8; SECTOR as usize];
-            source.seek(SeekFrom::Start((FIRST_DESCRIPTOR + number) * SECTOR))?;
+            let mut sector = [0_u8; SECTOR];
+            source.seek(SeekFrom::Start((FIRST_DESCRIPTOR + number) * SECTOR as u64))?;
             source.read_exact(&mut sector)?;
             if &sector[1..6] != b"CD001" {
                 return Err(invalid("no ISO 9660 volume descriptor"));
@@ -118,7 +118,8 @@ impl<R: Read + Seek> Iso<R> {
 
     fn bytes(&mut self, extent: Extent) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; extent.bytes as usize];
-        self.source.seek(SeekFrom::Start(u64::from(extent.sector) * SECTOR))?;
+        self.source
+            .seek(SeekFrom::Start(u64::from(extent.sector) * SECTOR as u64))?;
         self.source.read_exact(&mut bytes)?;
         Ok(bytes)
     }
@@ -133,7 +134,7 @@ impl<R: Read + Seek> Iso<R> {
             let length = usize::from(bytes[at]);
             if length == 0 {
                 // Records do not cross sectors: the rest of this one is padding.
-                at = (at / SECTOR as usize + 1) * SECTOR as usize;
+                at = (at / SECTOR + 1) * SECTOR;
                 continue;
             }
             let record = bytes
@@ -179,7 +180,7 @@ fn read_record(names: Names, record: &[u8]) -> io::Result<(Vec<String>, Extent)>
     };
     let name_length = usize::from(*record.get(32).ok_or_else(short)?);
     let name = record.get(33..33 + name_length).ok_or_else(short)?;
-    if matches!(name, [0] | [1]) {
+    if matches!(name, [0 | 1]) {
         return Ok((Vec::new(), extent));
     }
     let text = match names {

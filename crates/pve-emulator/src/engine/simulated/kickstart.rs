@@ -188,13 +188,12 @@ fn words(line: &str) -> Result<Vec<String>, &'static str> {
     for (at, c) in line.char_indices() {
         match quote {
             Some(open) if c == open && before != '\\' => quote = None,
-            Some(_) => {}
             None if c == '\'' || c == '"' => quote = Some(c),
             None if c == '#' && before.is_whitespace() => {
                 end = at;
                 break;
             }
-            None => {}
+            _ => {}
         }
         before = c;
     }

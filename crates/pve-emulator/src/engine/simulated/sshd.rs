@@ -52,14 +52,12 @@ pub(super) async fn serve(
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                // Out of file descriptors, or the client was gone at once: the next one may fare better.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = stream else {
+            // Out of file descriptors, or the client was gone at once: the next one may fare better.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
         };
         // A client that turns this down only loses some speed.
         let _ = stream.set_nodelay(true);

@@ -57,15 +57,15 @@ impl Guest {
                         )
                         .await;
                 }
-                Some((at, Bootable::Medium(medium))) => match self.run_medium(firmware, &medium, keys).await {
-                    Some(end) => return end,
-                    // Boot from local drive: on to the devices behind the medium, then to those before it.
-                    None => {
-                        let mut rest = order.split_off(at + 1);
-                        rest.extend(order.into_iter().take(at));
-                        order = rest;
+                Some((at, Bootable::Medium(medium))) => {
+                    if let Some(end) = self.run_medium(firmware, &medium, keys).await {
+                        return end;
                     }
-                },
+                    // Boot from local drive: on to the devices behind the medium, then to those before it.
+                    let mut rest = order.split_off(at + 1);
+                    rest.extend(order.into_iter().take(at));
+                    order = rest;
+                }
             }
         }
     }

@@ -29,21 +29,7 @@ impl Isolinux {
     pub(super) fn key(&mut self, key: Key) -> Option<Choice> {
         match &mut self.mode {
             Mode::List => self.key_in_list(key),
-            Mode::Edit(line) => match key {
-                Key::Enter => {
-                    let line = line.text();
-                    self.boot_line(&line)
-                }
-                Key::Escape => {
-                    self.mode = Mode::List;
-                    None
-                }
-                other => {
-                    line.key(other);
-                    None
-                }
-            },
-            Mode::Prompt(line, _) => match key {
+            Mode::Edit(line) | Mode::Prompt(line, _) => match key {
                 Key::Enter => {
                     let line = line.text();
                     self.boot_line(&line)

@@ -216,8 +216,8 @@ impl Shell {
             "command" => return self.command_builtin(args, io).await,
             "type" => self.describe(args, io, true),
             "read" => self.read(args, io).await,
-            // No signals reach this shell, no jobs run beside it that it could wait for, and its limits are its own.
-            "trap" | "wait" | "exec" | "hash" | "ulimit" | "shopt" | "alias" => 0,
+            // trap, wait, ulimit and the like: no signals reach this shell, no jobs run beside it that it could wait for, and
+            // its limits are its own.
             _ => 0,
         };
         Ok(status)
@@ -418,7 +418,7 @@ impl Shell {
                 "id" | "whoami" | "groups" | "getent" | "useradd" | "userdel" | "usermod" | "groupadd" | "passwd"
                 | "chpasswd" | "chage" => self.account_command(name, args, io).await,
                 "systemctl" | "shutdown" | "reboot" | "poweroff" | "halt" | "cloud-init" | "journalctl" | "logger" => {
-                    self.service_command(name, args, io).await
+                    self.service_command(name, args, io)
                 }
                 "scp" => self.scp(args, io).await,
                 _ => self.software_command(name, args, io),

@@ -60,25 +60,38 @@ pub(super) fn effects(text: &str) -> Vec<Effect> {
         effects.extend(sealed(trimmed).map(Effect::Seal));
         // A line that quotes across its end has no words of its own.
         let words: Vec<String> = shell_words::split(trimmed).unwrap_or_default();
-        for part in words.split(|word| SEPARATORS.contains(&word.as_str()) || word.ends_with("()")) {
-            let part: Vec<&str> = part.iter().map(|word| word.trim_end_matches(';')).collect();
-            let part = match part.as_slice() {
-                ["sudo" | "!" | "exec", rest @ ..] => rest,
-                part => part,
-            };
-            effects.extend(change(part));
+        for part in commands(&words) {
+            effects.extend(change(&part));
             if top {
-                effects.extend(plain(part));
+                effects.extend(plain(&part));
             }
         }
     }
     effects
 }
 
-/// Words after which a new command begins.
-const SEPARATORS: &[&str] = &[
-    "&&", "||", "|", ";", "then", "do", "else", "{", "}", "if", "fi", "done", "(",
+/// Words that stand in front of a command and are none of its own.
+const LEADERS: &[&str] = &[
+    "if", "elif", "then", "else", "while", "until", "do", "{", "(", "!", "sudo", "exec",
 ];
+
+/// The commands of one line, as far as blanks set them apart.
+fn commands(words: &[String]) -> Vec<Vec<&str>> {
+    let mut commands: Vec<Vec<&str>> = vec![Vec::new()];
+    for word in words {
+        let bare = word.trim_end_matches(';');
+        let last = commands.last_mut().filter(|_| !matches!(bare, "&&" | "||" | "|" | ""));
+        if let Some(command) = last
+            && !(command.is_empty() && (LEADERS.contains(&bare) || bare.ends_with("()")))
+        {
+            command.push(bare);
+        }
+        if bare.len() < word.len() || matches!(bare, "&&" | "||" | "|" | "") {
+            commands.push(Vec::new());
+        }
+    }
+    commands
+}
 
 /// A command that changes packages, units or policy, with words that need no expansion.
 fn change(words: &[&str]) -> Option<Effect> {
@@ -170,13 +183,11 @@ impl Shell {
         // Half of the work, then what befalls the script, then the rest.
         let half: Duration = self.host.script_time / 2;
         self.host.clock.sleep(half).await;
-        match fate {
-            Some(Fate::Hangs) => std::future::pending().await,
-            Some(Fate::Reboots) => {
+        if let Some(Fate::Hangs | Fate::Reboots) = fate {
+            if let Some(Fate::Reboots) = fate {
                 self.host.request_power(Power::Reboot);
-                std::future::pending().await
             }
-            Some(Fate::Exits(_)) | None => {}
+            return std::future::pending().await;
         }
         let mut code = 0;
         for effect in effects(&content) {

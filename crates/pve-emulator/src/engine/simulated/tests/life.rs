@@ -119,12 +119,12 @@ async fn typed_keys_lead_to_a_kickstart_over_http() {
         let kickstart = rig.kickstart("", "qemu-guest-agent");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let served = kickstart.clone();
+        let text = kickstart.clone();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut buffer = [0; 1024];
             let read = stream.read(&mut buffer).await.unwrap();
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{served}", served.len());
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
             stream.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&buffer[..read]).into_owned()
         });

@@ -37,7 +37,7 @@ impl Shell {
                 if args.iter().any(|arg| arg == "--stdin") {
                     let password = io.stdin.line().await.unwrap_or_default();
                     return self.with_user("passwd", &user, io, |system| {
-                        system.set_password_hash(&user, &crypt::hash(&password))
+                        system.set_password_hash(&user, &crypt::hash(&password));
                     });
                 }
                 self.lock_password(name, args, &user, io)
@@ -64,11 +64,8 @@ impl Shell {
                     let home = system.user(&user).map(|user| user.home);
                     for (file, mode) in [("/etc/passwd", 0o644), ("/etc/shadow", 0), ("/etc/group", 0o644)] {
                         let text = system.files.text(file);
-                        let kept: String = text
-                            .lines()
-                            .filter(|line| line.split(':').next() != Some(user.as_str()))
-                            .map(|line| format!("{line}\n"))
-                            .collect();
+                        let others = |line: &&str| line.split(':').next() != Some(user.as_str());
+                        let kept: String = text.split_inclusive('\n').filter(others).collect();
                         system.files.put(file, kept, mode);
                     }
                     if let Some(home) = home.filter(|_| remove_home) {
@@ -152,7 +149,7 @@ impl Shell {
                     groups = rest
                         .next()
                         .map(|text| text.split(',').map(str::to_owned).collect())
-                        .unwrap_or_default()
+                        .unwrap_or_default();
                 }
                 "-s" | "--shell" => shell = rest.next().cloned().unwrap_or(shell),
                 "-p" | "--password" => hash = rest.next().cloned(),

@@ -346,7 +346,7 @@ impl Shell {
             match arg.as_str() {
                 "-c" | "--format" => format = args.next().cloned(),
                 arg if arg.starts_with("--format=") => {
-                    format = arg.split_once('=').map(|(_, format)| format.to_owned())
+                    format = arg.split_once('=').map(|(_, format)| format.to_owned());
                 }
                 arg if arg.starts_with('-') => {}
                 arg => names.push(arg.to_owned()),

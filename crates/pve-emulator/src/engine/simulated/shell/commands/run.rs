@@ -14,14 +14,12 @@ impl Shell {
             "sudo" | "su" => self.sudo(name, args, io).await,
             "sleep" => {
                 let total: f64 = args.iter().filter_map(|arg| seconds(arg)).sum();
-                match Duration::try_from_secs_f64(total) {
-                    Ok(duration) => self.host.clock.sleep(duration).await,
-                    Err(_) => {
-                        io.stderr
-                            .line(format!("sleep: invalid time interval ‘{}’", args.join(" ")));
-                        return 1;
-                    }
-                }
+                let Ok(duration) = Duration::try_from_secs_f64(total) else {
+                    io.stderr
+                        .line(format!("sleep: invalid time interval ‘{}’", args.join(" ")));
+                    return 1;
+                };
+                self.host.clock.sleep(duration).await;
                 0
             }
             "timeout" => {
@@ -60,9 +58,9 @@ impl Shell {
                 if words.is_empty() && args.iter().any(|arg| arg == "-r") {
                     return 0;
                 }
-                let mut argv = if own.is_empty() { vec!["echo".to_owned()] } else { own };
-                argv.extend(words);
-                self.run_argv(&argv, io).await
+                let mut command = if own.is_empty() { vec!["echo".to_owned()] } else { own };
+                command.extend(words);
+                self.run_argv(&command, io).await
             }
             // nohup, stdbuf: the program behind the options.
             _ => {
@@ -159,21 +157,15 @@ impl Shell {
                         .line(format!("env: invalid option -- '{}'", arg.trim_start_matches('-')));
                     return 125;
                 }
-                arg => match arg.split_once('=') {
-                    Some((name, value)) => {
-                        child.vars.insert(
-                            name.to_owned(),
-                            Variable {
-                                value: value.to_owned(),
-                                exported: true,
-                            },
-                        );
-                    }
-                    None => {
+                arg => {
+                    if let Some((name, value)) = arg.split_once('=') {
+                        let value = value.to_owned();
+                        child.vars.insert(name.to_owned(), Variable { value, exported: true });
+                    } else {
                         command.push(arg.to_owned());
                         command.extend(args.by_ref().cloned());
                     }
-                },
+                }
             }
         }
         if command.is_empty() {
@@ -214,13 +206,14 @@ impl Shell {
                 "--" => {}
                 option if option.starts_with('-') => {}
                 word if name == "su" => word.clone_into(&mut target),
-                word => match word.split_once('=') {
-                    Some((name, value)) => assigns.push((name.to_owned(), value.to_owned())),
-                    None => {
+                word => {
+                    if let Some((name, value)) = word.split_once('=') {
+                        assigns.push((name.to_owned(), value.to_owned()));
+                    } else {
                         command.push(word.to_owned());
                         command.extend(rest.by_ref().cloned());
                     }
-                },
+                }
             }
         }
         if self.user.uid != 0 && !self.may_sudo(password_from_stdin, name, io).await {

@@ -8,7 +8,7 @@ use crate::engine::simulated::shell::io::Io;
 use crate::engine::simulated::system::System;
 
 impl Shell {
-    pub(super) async fn service_command(&mut self, name: &str, args: &[String], io: &Io) -> i32 {
+    pub(super) fn service_command(&mut self, name: &str, args: &[String], io: &Io) -> i32 {
         match name {
             "systemctl" => self.systemctl(args, io),
             "reboot" => self.power(Power::Reboot, io),
@@ -22,7 +22,7 @@ impl Shell {
                 io,
             ),
             "shutdown" => self.shutdown(args, io),
-            "cloud-init" => self.cloud_init(args, io).await,
+            "cloud-init" => self.cloud_init(args, io),
             // The journal is not kept; what units print goes nowhere.
             _ => 0,
         }
@@ -128,7 +128,8 @@ impl Shell {
     fn unit_state(&self, verb: &str, units: &[String], quiet: bool, io: &Io) -> i32 {
         let system = self.host.system();
         if verb.starts_with("list-") {
-            for (name, unit) in &system.units {
+            let listed = |name: &String| units.is_empty() || units.contains(name);
+            for (name, unit) in system.units.iter().filter(|(name, _)| listed(name)) {
                 io.stdout
                     .line(format!("{name} {}", if unit.enabled { "enabled" } else { "disabled" }));
             }
@@ -211,7 +212,7 @@ impl Shell {
         status
     }
 
-    async fn cloud_init(&self, args: &[String], io: &Io) -> i32 {
+    fn cloud_init(&self, args: &[String], io: &Io) -> i32 {
         match args.first().map(String::as_str) {
             Some("status") => {
                 // It runs within the boot; whoever can ask comes after it.

@@ -99,7 +99,9 @@ impl Shell {
                         .address
                         .map(|address| format!("2: eth0    inet {address}/10 scope global eth0")),
                 );
-                lines.iter().for_each(|line| io.stdout.line(line));
+                for line in lines {
+                    io.stdout.line(line);
+                }
                 0
             }
             "firewall-cmd" => {
@@ -227,8 +229,7 @@ impl Shell {
                 io.stdout.line("Complete!");
                 0
             }
-            "update" | "upgrade" | "makecache" | "clean" | "autoremove" | "check-update" | "config-manager"
-            | "module" => {
+            "update" | "upgrade" | "makecache" | "clean" | "autoremove" | "check-update" => {
                 io.stdout.line("Nothing to do.");
                 0
             }
@@ -238,12 +239,14 @@ impl Shell {
                     .iter()
                     .filter(|name| system.packages.contains(name.as_str()))
                     .collect();
-                found.iter().for_each(|name| io.stdout.line(format!("{name}.x86_64")));
+                for name in &found {
+                    io.stdout.line(format!("{name}.x86_64"));
+                }
                 i32::from(found.is_empty() && !names.is_empty())
             }
             other => {
                 io.stderr
-                    .line(format!("No such command: {other}. Please use /usr/bin/dnf --help"));
+                    .line(format!("No such command: {other} (or it is not simulated)"));
                 1
             }
         }

@@ -41,8 +41,7 @@ impl Args {
                     None => sorted.flags.push(letter),
                 }
             } else if let Some(letters) = arg.strip_prefix('-').filter(|letters| !letters.is_empty()) {
-                let mut letters = letters.char_indices();
-                while let Some((at, letter)) = letters.next() {
+                for (at, letter) in letters.char_indices() {
                     if valued.contains(letter) {
                         let tail = &arg[1 + at + letter.len_utf8()..];
                         let value = if tail.is_empty() {

@@ -48,7 +48,7 @@ impl Shell {
                 }
             }
             "wc" => {
-                let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+                let lines = text.matches('\n').count();
                 let words = text.split_whitespace().count();
                 let mut parts = Vec::new();
                 let all = !['l', 'w', 'c', 'm'].iter().any(|letter| args.has(*letter));
@@ -120,13 +120,11 @@ impl Shell {
                         .copied()
                         .filter(|byte| !byte.is_ascii_whitespace())
                         .collect();
-                    match engine.decode(compact) {
-                        Ok(decoded) => io.stdout.write(decoded),
-                        Err(_) => {
-                            io.stderr.line("base64: invalid input");
-                            return 1;
-                        }
-                    }
+                    let Ok(decoded) = engine.decode(compact) else {
+                        io.stderr.line("base64: invalid input");
+                        return 1;
+                    };
+                    io.stdout.write(decoded);
                 } else {
                     let encoded = engine.encode(&bytes);
                     let width = args.value('w').and_then(|width| width.parse().ok()).unwrap_or(76);

@@ -133,12 +133,11 @@ pub(super) fn unescape(text: &str) -> String {
                 }
                 output.extend(char::from_u32(code));
             }
-            Some('\\') => output.push('\\'),
+            Some('\\') | None => output.push('\\'),
             Some(other) => {
                 output.push('\\');
                 output.push(other);
             }
-            None => output.push('\\'),
         }
     }
     output
