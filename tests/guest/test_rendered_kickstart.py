@@ -35,7 +35,7 @@ def test_values_arrive_as_they_were_given(folder: Path) -> None:
     handler = parser.handler
     assert handler.url.url == 'https://mirror.example.com/alma linux/9/?a=b&c="d"'
     assert handler.bootloader.appendLine == "quiet it's=#1\\"
-    assert [key.key for key in handler.sshkey.sshUserList if key.username == "root"] == ["ssh-ed25519 AAAA it's \"me\" #1 $(id) \\"]
+    assert [key.key for key in handler.sshkey.sshUserList if key.username == "root"] == ['ssh-ed25519 AAAA it\'s "me" #1 $(id) \\']
     assert [(user.name, user.groups, user.isCrypted) for user in handler.user.userList] == [("ops", ["wheel", "adm"], True)]
     assert handler.network.network[0].ip == "192.0.2.9"
     assert handler.reboot.eject

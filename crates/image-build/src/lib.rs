@@ -1,4 +1,32 @@
-//! Builds golden AlmaLinux 9 images with k3s as Proxmox VE templates.
+//! Builds golden AlmaLinux 9 images with k3s inside, as templates on Proxmox VE.
+//!
+//! An [`ImageSpec`] says what to build, a [`Connection`] where; both come from a [`TemplateFolder`], or from Rust:
+//!
+//! ```no_run
+//! use image_build::{Connection, Credentials, ImageSpec, TlsTrust};
+//!
+//! # async fn example(secret: secrecy::SecretString) -> Result<(), Box<dyn std::error::Error>> {
+//! let image = ImageSpec::builder().k3s_version("v1.31.3+k3s1".parse()?).node("pve").build()?;
+//! let credentials = Credentials::Token { id: "packer@pve!packer-token".to_owned(), secret };
+//! let trust = TlsTrust::CaFile("pve-root-ca.pem".into());
+//! let pve = Connection::new("https://10.23.45.10:8006".parse()?, credentials, trust).client()?;
+//! let artifact = image_build::build(&pve, image).await?;
+//! println!("{} is template {} on {}", artifact.name, artifact.vmid, artifact.node);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Map
+//! - [`variables`] and [`TemplateFolder`]: declarations, variable files, `PKR_VAR_*` and `-var`, merged in Packer's order
+//! - [`spec`] and [`preset`]: what to build, and the k3s image as one value of it
+//! - [`kickstart`], [`media`], [`BootCommand`]: what drives the installer, and how it travels
+//! - [`communicator`], [`provision`]: the way into the guest, and what is done there
+//! - [`mod@plan`]: what is checked on the cluster before anything is created
+//! - [`mod@build`]: the steps, each with its undo; events; the manifest
+//! - [`assets`]: the scripts and the template folder that the library carries
+//!
+//! What is wrong with the input is an [`Error::Invalid`] with all [`Diagnostics`], each with its place and what to write
+//! instead. The library never prints; secrets are in no error, event or `Debug`.
 
 #[macro_use]
 mod words;

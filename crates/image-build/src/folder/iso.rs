@@ -49,7 +49,7 @@ pub(super) fn read(dir: &Path, reader: &mut Reader<'_>) -> Option<IsoSource> {
     }
     // `C:\isos\x.iso` and `./a:b.iso` are paths; `local:iso/x.iso` is a volume.
     match text.parse::<VolId>() {
-        Ok(volid) if !Path::new(text).exists() => {
+        Ok(volid) if !dir.join(text).exists() => {
             if checksum.is_some() {
                 let message = format!("it is noted, but not checked: Proxmox VE cannot tell the checksum of {volid}");
                 reader.warn("alma_iso_checksum", message, Some("write \"none\"".to_owned()));

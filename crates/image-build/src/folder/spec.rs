@@ -13,7 +13,7 @@ use crate::boot_command::BootCommand;
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;
 use crate::k3s_version::K3sVersion;
-use crate::kickstart::{self, KickstartNeeds, KickstartText};
+use crate::kickstart::KickstartText;
 use crate::preset::{self, ScriptOptions};
 use crate::spec::{
     Bios, CommunicatorKind, Delivery, Disk, DiskFormat, ImageSpec, K3s, K3sRole, KickstartSource, Nic, OnError,
@@ -40,20 +40,9 @@ pub(super) fn read(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Resu
     delivery(&mut spec, reader);
     communicator(&mut spec, reader);
     scripts(dir, &mut spec, reader)?;
-    if let Some((source, text, file)) = kickstart_source(dir, values, reader)? {
-        spec.installer.kickstart = source;
-        let needs = KickstartNeeds {
-            agent: spec.communicator.ssh.host.is_none() || spec.communicator.kind == CommunicatorKind::Agent,
-            ssh: spec.communicator.kind != CommunicatorKind::Agent,
-            username: &spec.communicator.ssh.username,
-            password: spec.communicator.ssh.password.is_some(),
-            iso: spec.installer.iso.file_name(),
-        };
-        if whole {
-            reader.take_all(kickstart::check(text.expose(), &file, &needs));
-        }
-    } else {
-        whole = false;
+    match kickstart_source(dir, values, reader)? {
+        Some(source) => spec.installer.kickstart = source,
+        None => whole = false,
     }
     if whole {
         let problems = spec.check();
@@ -282,9 +271,7 @@ fn outside(error: Error, reader: &mut Reader<'_>) -> Result<(), Error> {
 const PLAIN: &str = "http/ks.cfg";
 const TEMPLATE: &str = "http/ks.cfg.j2";
 
-type FoundKickstart = (KickstartSource, KickstartText, PathBuf);
-
-fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Result<Option<FoundKickstart>, Error> {
+fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Result<Option<KickstartSource>, Error> {
     let (plain, template) = match (files::read(dir, PLAIN), files::read(dir, TEMPLATE)) {
         (Err(Error::Invalid(problems)), _) | (_, Err(Error::Invalid(problems))) => {
             reader.take_all(problems);
@@ -314,19 +301,18 @@ fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Res
         }
         (Some(text), None) => (text, PLAIN),
         (None, Some(template)) => match render(&template, &dir.join(TEMPLATE), values) {
-            Ok(text) => (text, TEMPLATE),
+            // Its lines are no longer those of the file.
+            Ok(text) => (text, "http/ks.cfg.j2 (filled in)"),
             Err(diagnostic) => {
                 reader.take_all((*diagnostic).into());
                 return Ok(None);
             }
         },
     };
-    let text = KickstartText::new(text);
-    let source = KickstartSource::Text {
-        text: text.clone(),
+    Ok(Some(KickstartSource::Text {
+        text: KickstartText::new(text),
         origin: PathBuf::from(file),
-    };
-    Ok(Some((source, text, dir.join(file))))
+    }))
 }
 
 /// Fills the variables into a template; one that is not known is an error, since an empty text could mean anything.

@@ -284,7 +284,7 @@ fn a_kickstart_template_is_filled_in() {
         panic!("no text")
     };
     assert!(text.expose().contains("# v1.29.0+k3s1 2 v1\n") && text.expose().ends_with("%end\n"));
-    assert_eq!(origin, Path::new("http/ks.cfg.j2"));
+    assert_eq!(origin, Path::new("http/ks.cfg.j2 (filled in)"));
     let folder = folder.write("http/ks.cfg.j2", "text\n{{ k3s_verison }}\n");
     insta::assert_snapshot!(folder.refused(&Inputs::new()), @"
     error: kickstart: a variable that is not known stands on this line
@@ -438,6 +438,13 @@ fn bad_input_says_where_and_what_instead() {
       = help: write whole GiB or TiB, as in 32G or 1T: Proxmox VE allocates in GiB
 
     error: tags: `K3s` has upper-case letters, which PVE would change
+     --> x.auto.pkrvars.hcl:1:8
+      |
+    1 | tags = ["K3s", "a b"]
+      |        ^^^^^^^^^^^^^^
+      = help: lower-case letters, digits, `-`, `_`, `.` and `+`, beginning with a letter, a digit or `_`
+
+    error: tags: `a b` holds a character that tags cannot have
      --> x.auto.pkrvars.hcl:1:8
       |
     1 | tags = ["K3s", "a b"]

@@ -8,6 +8,8 @@ use super::*;
 use crate::boot_command::BootCommand;
 use crate::error::Error;
 
+const KICKSTART: &str = include_str!("../../../../examples/alma9-k3s-optimized/http/ks.cfg");
+
 fn refused(builder: ImageSpecBuilder) -> String {
     match builder.build() {
         Ok(_) => panic!("the description was taken"),
@@ -138,6 +140,11 @@ fn single_faults() {
         ),
         (base().description("x".repeat(5000)), "longer than 4096"),
         (base().storage("1x"), "storage"),
+        (
+            base().ssh_password(SecretString::from("x")),
+            "root's password is locked",
+        ),
+        (base().ssh_username("packer"), "makes no such user"),
     ];
     for (builder, want) in cases {
         let found = refused(builder);
@@ -170,7 +177,7 @@ fn the_hash_is_of_what_is_built() {
         ImageSpec::builder().k3s_role(K3sRole::Agent),
         ImageSpec::builder().provisioners(vec![ProvisionerSpec::Shell(ShellSpec::new("x.sh", "true"))]),
         ImageSpec::builder().kickstart(KickstartSource::Text {
-            text: crate::kickstart::KickstartText::new("reboot\n"),
+            text: crate::kickstart::KickstartText::new(KICKSTART),
             origin: "ks.cfg".into(),
         }),
     ];
@@ -180,7 +187,7 @@ fn the_hash_is_of_what_is_built() {
     let same = [
         ImageSpec::builder().vmid(9000),
         ImageSpec::builder().on_error(OnError::Keep),
-        ImageSpec::builder().ssh_password(SecretString::from("x")),
+        ImageSpec::builder().ssh_port(2222),
         ImageSpec::builder().ssh_timeout(Duration::from_secs(7)),
     ];
     for builder in same {
@@ -191,7 +198,12 @@ fn the_hash_is_of_what_is_built() {
 #[test]
 fn secrets_are_in_no_debug_and_no_serialisation() {
     let script = ShellSpec::new("x.sh", "true").env("TOKEN", SecretString::from("geheim"));
+    let text = KICKSTART.replace("rootpw --lock", "rootpw --allow-ssh --iscrypted $6$geheim$x");
     let spec = ImageSpec::builder()
+        .kickstart(KickstartSource::Text {
+            text: crate::kickstart::KickstartText::new(text),
+            origin: "ks.cfg".into(),
+        })
         .ssh_password(SecretString::from("geheim"))
         .provisioners(vec![ProvisionerSpec::Shell(script)])
         .build()

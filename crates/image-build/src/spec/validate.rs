@@ -1,5 +1,6 @@
 //! Checks of an `ImageSpec` as a whole, without a network: whatever made it, the same rules hold.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{
@@ -7,6 +8,7 @@ use super::{
 };
 use crate::boot_command::BootVariable;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::kickstart::{self, KickstartNeeds};
 
 /// CPU types that lack instructions AlmaLinux 9 needs (x86-64-v2).
 ///
@@ -48,6 +50,7 @@ impl ImageSpec {
         self.check_hardware(&mut found);
         self.check_devices(&mut found);
         self.check_installer(&mut found);
+        self.check_kickstart(&mut found);
         self.check_communicator(&mut found);
         self.check_scripts(&mut found);
         for (field, limit) in [
@@ -290,11 +293,6 @@ impl ImageSpec {
                 Diagnostic::warning("vm_cpu_type", "AlmaLinux 10 needs x86-64-v3").help("write x86-64-v3 or host"),
             );
         }
-        if let KickstartSource::Model(model) = &installer.kickstart
-            && let Err(error) = model.render()
-        {
-            found.push(Diagnostic::error("kickstart", error.to_string()));
-        }
         let needs_http = installer
             .boot_command
             .as_ref()
@@ -330,6 +328,25 @@ impl ImageSpec {
                 Diagnostic::error("boot_wait", "it is longer than half an hour")
                     .help("leave it out: the menu is noticed when it is there"),
             );
+        }
+    }
+
+    /// The kickstart must lead to a guest that the build can reach.
+    fn check_kickstart(&self, found: &mut Diagnostics) {
+        let ssh = &self.communicator.ssh;
+        let needs = KickstartNeeds {
+            agent: ssh.host.is_none() || self.communicator.kind == CommunicatorKind::Agent,
+            ssh: self.communicator.kind != CommunicatorKind::Agent,
+            username: &ssh.username,
+            password: ssh.password.is_some(),
+            iso: self.installer.iso.file_name(),
+        };
+        match &self.installer.kickstart {
+            KickstartSource::Text { text, origin } => found.append(kickstart::check(text.expose(), origin, &needs)),
+            KickstartSource::Model(model) => match model.render() {
+                Ok(text) => found.append(kickstart::check(text.expose(), Path::new("ks.cfg"), &needs)),
+                Err(error) => found.push(Diagnostic::error("kickstart", error.to_string())),
+            },
         }
     }
 

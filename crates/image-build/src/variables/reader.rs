@@ -1,5 +1,6 @@
 //! `Reader`: typed access to merged values; what does not fit becomes a diagnostic with its place.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
@@ -164,15 +165,18 @@ impl<'a> Reader<'a> {
 
     /// Takes over diagnostics of other layers whose subject is a variable.
     pub(crate) fn take(&mut self, diagnostics: Diagnostics) {
-        for diagnostic in diagnostics {
-            let known =
-                |earlier: &Diagnostic| earlier.subject == diagnostic.subject && earlier.severity == Severity::Error;
-            // The first word about a variable is the most precise; a check of the whole would only repeat it.
-            if !self.found.iter().any(known) {
-                let placed = self.place(diagnostic);
-                self.found.push(placed);
-            }
-        }
+        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        let known: BTreeSet<String> = self
+            .found
+            .iter()
+            .filter(is_error)
+            .map(|earlier| earlier.subject.clone())
+            .collect();
+        // The first word about a variable is the most precise; a check of the whole would only repeat it.
+        let fresh = diagnostics
+            .into_iter()
+            .filter(|diagnostic| !known.contains(&diagnostic.subject));
+        self.take_all(fresh.collect());
     }
 }
 
