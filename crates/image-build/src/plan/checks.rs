@@ -163,7 +163,7 @@ pub(super) fn privileges(
         count += privileges.len();
         let missing: Vec<&str> = privileges::missing(permissions, path, privileges)
             .into_iter()
-            // download-url takes either this privilege on the node or two others on `/` (FIELD-NOTES of the API).
+            // download-url takes either this privilege on the node or two others on `/` (`permissions` of that call in the API schema).
             .filter(|privilege| {
                 *privilege != "Sys.AccessNetwork"
                     || !(permissions.allows("/", "Sys.Audit") && permissions.allows("/", "Sys.Modify"))
