@@ -1,1 +1,54 @@
-//! Stub.
+//! The native half of the Python package `k3simage`: classes and functions over the Rust pipeline, and nothing else.
+//!
+//! Every call that talks to a cluster exists twice over one Rust function: plain, with the GIL released while it waits,
+//! and as a coroutine whose name ends in `_async`. `python/k3simage/__init__.py` re-exports the public names.
+
+#![expect(
+    clippy::too_many_arguments,
+    clippy::needless_pass_by_value,
+    reason = "Python's keyword arguments arrive one by one, and by value"
+)]
+
+mod access;
+mod artifact;
+mod client;
+mod command;
+#[cfg(feature = "emulator")]
+mod emulator;
+mod errors;
+mod event;
+mod finding;
+mod folder;
+mod inventory;
+mod json;
+mod pipeline;
+mod request;
+mod runtime;
+mod seconds;
+mod spec;
+
+use pyo3::prelude::*;
+
+/// The native module; import `k3simage` instead.
+#[pymodule]
+mod _k3simage {
+    #[pymodule_export]
+    use crate::artifact::Artifact;
+    #[pymodule_export]
+    use crate::client::Client;
+    #[pymodule_export]
+    use crate::command::run_command;
+    #[cfg(feature = "emulator")]
+    #[pymodule_export]
+    use crate::emulator::Emulator;
+    #[pymodule_export]
+    use crate::event::Event;
+    #[pymodule_export]
+    use crate::finding::{Finding, PlanReport};
+    #[pymodule_export]
+    use crate::inventory::{Node, Version, Vm, Volume};
+    #[pymodule_export]
+    use crate::pipeline::{build, build_async, init, plan, plan_async, validate};
+    #[pymodule_export]
+    use crate::spec::ImageSpec;
+}

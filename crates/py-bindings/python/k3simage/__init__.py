@@ -1,0 +1,90 @@
+"""Golden AlmaLinux 9 images with k3s inside, as templates on Proxmox VE."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from k3simage._errors import (
+    AgentError,
+    AlreadyExistsError,
+    AuthError,
+    BuildError,
+    ConflictError,
+    ConnectError,
+    EmulatorError,
+    Error,
+    FileError,
+    InvalidInputError,
+    NotFoundError,
+    ParameterError,
+    PermissionDeniedError,
+    PlanError,
+    ServerError,
+    StateError,
+    TaskError,
+    TlsError,
+    TransportError,
+    WaitTimeoutError,
+)
+from k3simage._k3simage import (
+    Artifact,
+    Client,
+    Event,
+    Finding,
+    ImageSpec,
+    Node,
+    PlanReport,
+    Version,
+    Vm,
+    Volume,
+    build,
+    build_async,
+    init,
+    plan,
+    plan_async,
+    validate,
+)
+
+# A wheel can be built without the emulator.
+with suppress(ImportError):
+    from k3simage._k3simage import Emulator
+
+__all__ = [
+    "AgentError",
+    "AlreadyExistsError",
+    "Artifact",
+    "AuthError",
+    "BuildError",
+    "Client",
+    "ConflictError",
+    "ConnectError",
+    "Emulator",
+    "EmulatorError",
+    "Error",
+    "Event",
+    "FileError",
+    "Finding",
+    "ImageSpec",
+    "InvalidInputError",
+    "Node",
+    "NotFoundError",
+    "ParameterError",
+    "PermissionDeniedError",
+    "PlanError",
+    "PlanReport",
+    "ServerError",
+    "StateError",
+    "TaskError",
+    "TlsError",
+    "TransportError",
+    "Version",
+    "Vm",
+    "Volume",
+    "WaitTimeoutError",
+    "build",
+    "build_async",
+    "init",
+    "plan",
+    "plan_async",
+    "validate",
+]

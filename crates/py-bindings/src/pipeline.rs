@@ -1,0 +1,214 @@
+//! `build`, `plan`, `validate` and `init`: the pipeline's own calls.
+
+use std::path::PathBuf;
+
+use image_build::ImageSpec as Spec;
+use image_build::build::{Artifact as BuiltArtifact, Event as BuildEvent};
+use proxmox_client::Client as Pve;
+use pyo3::coroutine::CancelHandle;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping};
+
+use crate::artifact::Artifact;
+use crate::client::Client;
+use crate::errors::{Failure, worker_died};
+use crate::finding::{Finding, PlanReport};
+use crate::folder::FolderInputs;
+use crate::request::Request;
+use crate::runtime::{Running, block, spawn};
+use crate::spec::ImageSpec;
+
+/// Reads files and certificates where neither the GIL nor the event loop waits for it.
+async fn resolved(request: Request) -> Result<(Pve, Spec), Failure> {
+    match tokio::task::spawn_blocking(|| request.resolve()).await {
+        Ok(resolved) => Ok(resolved?),
+        Err(end) => Err(worker_died(&end)),
+    }
+}
+
+async fn look(request: Request) -> Result<PlanReport, Failure> {
+    let (pve, spec) = resolved(request).await?;
+    Ok(PlanReport(image_build::plan::plan(&pve, &spec).await?))
+}
+
+fn start_build(
+    request: Request,
+    on_event: Option<Py<PyAny>>,
+    manifest: Option<PathBuf>,
+) -> PyResult<Running<BuiltArtifact, BuildEvent>> {
+    Running::undoing(on_event, |events, token| async move {
+        let (pve, spec) = resolved(request).await?;
+        let mut build = image_build::build(&pve, spec).events(events).cancel(token);
+        if let Some(path) = manifest {
+            build = build.manifest(path);
+        }
+        Ok(build.await?)
+    })
+}
+
+/// Builds a template and returns what it left behind.
+///
+/// The image is described by a template folder, by `spec`, or by the keyword arguments of ImageSpec. The cluster is
+/// `client`, or what `url`, `token`, `username`, `password`, `fingerprint`, `ca_file` and `insecure` say; what these
+/// leave out is taken from the folder's variables and from PKR_VAR_proxmox_*.
+///
+/// `on_event` gets each Event, in the thread that waits. If it raises, the build is undone and its exception comes out.
+/// Ctrl-C undoes the build and then raises KeyboardInterrupt; a second one stops waiting for the undo.
+///
+/// Args:
+///     folder: A template folder.
+///     spec: What to build, in place of a folder.
+///     variables: The folder's variables; they stand above every file and the environment.
+///     var_files: More variable files of the folder.
+///     client: The cluster.
+///     on_event: Called with each Event.
+///     manifest: A file to add the build to, in Packer's manifest shape.
+#[pyfunction]
+#[pyo3(
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, **keywords)"
+)]
+pub(crate) fn build(
+    py: Python<'_>,
+    folder: Option<PathBuf>,
+    spec: Option<Py<ImageSpec>>,
+    variables: Option<&Bound<'_, PyMapping>>,
+    var_files: Vec<PathBuf>,
+    client: Option<Py<Client>>,
+    on_event: Option<Py<PyAny>>,
+    manifest: Option<PathBuf>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Artifact> {
+    let request = Request::read(
+        py,
+        folder,
+        spec.as_ref(),
+        variables,
+        var_files,
+        client.as_ref(),
+        keywords,
+    )?;
+    start_build(request, on_event, manifest)?.wait(py).map(Artifact)
+}
+
+/// Builds a template, awaited: as build(), with on_event called in the event loop's thread.
+///
+/// Cancelling the awaitable undoes the build before the cancellation is passed on; cancelling it again stops waiting.
+#[pyfunction]
+#[pyo3(
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, **keywords)"
+)]
+pub(crate) async fn build_async(
+    folder: Option<PathBuf>,
+    spec: Option<Py<ImageSpec>>,
+    variables: Option<Py<PyMapping>>,
+    var_files: Vec<PathBuf>,
+    client: Option<Py<Client>>,
+    on_event: Option<Py<PyAny>>,
+    manifest: Option<PathBuf>,
+    keywords: Option<Py<PyDict>>,
+    #[pyo3(cancel_handle)] cancel: CancelHandle,
+) -> PyResult<Artifact> {
+    let request = Python::attach(|py| {
+        let (variables, keywords) = (
+            variables.as_ref().map(|d| d.bind(py)),
+            keywords.as_ref().map(|d| d.bind(py)),
+        );
+        Request::read(
+            py,
+            folder,
+            spec.as_ref(),
+            variables,
+            var_files,
+            client.as_ref(),
+            keywords,
+        )
+    })?;
+    start_build(request, on_event, manifest)?
+        .drive(cancel)
+        .await
+        .map(Artifact)
+}
+
+/// Looks at the cluster for whatever would stop a build, and changes nothing. Takes the arguments of build().
+#[pyfunction]
+#[pyo3(
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, **keywords)"
+)]
+pub(crate) fn plan(
+    py: Python<'_>,
+    folder: Option<PathBuf>,
+    spec: Option<Py<ImageSpec>>,
+    variables: Option<&Bound<'_, PyMapping>>,
+    var_files: Vec<PathBuf>,
+    client: Option<Py<Client>>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<PlanReport> {
+    let request = Request::read(
+        py,
+        folder,
+        spec.as_ref(),
+        variables,
+        var_files,
+        client.as_ref(),
+        keywords,
+    )?;
+    block(py, look(request))
+}
+
+/// Looks at the cluster for whatever would stop a build, awaited: as plan().
+#[pyfunction]
+#[pyo3(
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, **keywords)"
+)]
+pub(crate) async fn plan_async(
+    folder: Option<PathBuf>,
+    spec: Option<Py<ImageSpec>>,
+    variables: Option<Py<PyMapping>>,
+    var_files: Vec<PathBuf>,
+    client: Option<Py<Client>>,
+    keywords: Option<Py<PyDict>>,
+) -> PyResult<PlanReport> {
+    let request = Python::attach(|py| {
+        let (variables, keywords) = (
+            variables.as_ref().map(|d| d.bind(py)),
+            keywords.as_ref().map(|d| d.bind(py)),
+        );
+        Request::read(
+            py,
+            folder,
+            spec.as_ref(),
+            variables,
+            var_files,
+            client.as_ref(),
+            keywords,
+        )
+    })?;
+    spawn(look(request)).await
+}
+
+/// Checks a template folder without network and returns its warnings; what is wrong raises InvalidInputError.
+#[pyfunction]
+#[pyo3(
+    signature = (folder, *, variables=None, var_files=Vec::new()),
+    text_signature = "(folder, *, variables=None, var_files=())"
+)]
+pub(crate) fn validate(
+    py: Python<'_>,
+    folder: PathBuf,
+    variables: Option<&Bound<'_, PyMapping>>,
+    var_files: Vec<PathBuf>,
+) -> PyResult<Vec<Finding>> {
+    let inputs = FolderInputs::read(folder, variables, var_files)?;
+    let loaded = py.detach(|| inputs.load())?;
+    Ok(loaded.warnings.iter().map(Finding::from).collect())
+}
+
+/// Writes a template folder, ready to edit. Nothing that exists is overwritten. Returns the files that were written.
+#[pyfunction]
+pub(crate) fn init(py: Python<'_>, folder: PathBuf) -> PyResult<Vec<PathBuf>> {
+    Ok(py.detach(|| image_build::assets::init(&folder)).map_err(Failure::from)?)
+}

@@ -1,0 +1,265 @@
+//! The bridge between Python's threads and the tokio runtime: one running piece of work, waited for in two ways.
+//!
+//! Work always runs as a task of the one runtime. A plain call waits for it with the GIL released and looks at signals
+//! every [`SIGNAL_INTERVAL`]; an awaited call is polled by asyncio. Callbacks run in the thread that waits, so a script
+//! never meets a thread that it did not start.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use pyo3::coroutine::CancelHandle;
+use pyo3::prelude::*;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::errors::{Failure, fork_error, raise, worker_died};
+
+/// How long a plain call may keep a Ctrl-C waiting: below what a person notices, far above what the wake costs.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The runtime and the process that made it.
+struct Owned {
+    runtime: Runtime,
+    pid: u32,
+}
+
+/// The runtime, made at the first use and kept until the interpreter ends.
+fn runtime() -> PyResult<&'static Runtime> {
+    static RUNTIME: OnceLock<Result<Owned, String>> = OnceLock::new();
+    let owned = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("k3simage")
+            .build()
+            .map(|runtime| Owned {
+                runtime,
+                pid: std::process::id(),
+            })
+            .map_err(|cause| cause.to_string())
+    });
+    match owned {
+        // A fork copies the memory but not the worker threads: every wait would hang.
+        Ok(owned) if owned.pid == std::process::id() => Ok(&owned.runtime),
+        Ok(_) => Err(fork_error()),
+        Err(cause) => Err(pyo3::exceptions::PyOSError::new_err(format!(
+            "starting worker threads: {cause}"
+        ))),
+    }
+}
+
+/// Something to tell a callback: turned into its arguments with the GIL held.
+pub(crate) trait Notice: Send + 'static {
+    /// Calls `callback` with what this notice holds.
+    fn deliver(self, py: Python<'_>, callback: &Py<PyAny>) -> PyResult<()>;
+}
+
+/// The notice of work that tells nothing.
+#[derive(Debug)]
+pub(crate) enum Silent {}
+
+impl Notice for Silent {
+    fn deliver(self, _: Python<'_>, _: &Py<PyAny>) -> PyResult<()> {
+        match self {}
+    }
+}
+
+/// A piece of work that runs, with what it tells and the way to stop it.
+pub(crate) struct Running<T, N> {
+    task: JoinHandle<Result<T, Failure>>,
+    notices: UnboundedReceiver<N>,
+    callback: Option<Py<PyAny>>,
+    token: CancellationToken,
+    undoes: bool,
+}
+
+impl<T, N> fmt::Debug for Running<T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("undoes", &self.undoes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, N> Drop for Running<T, N> {
+    /// Work that undoes goes on to do so by itself; all other work just ends.
+    fn drop(&mut self) {
+        self.token.cancel();
+        if !self.undoes {
+            self.task.abort();
+        }
+    }
+}
+
+/// What a wait came back with.
+enum Turn<T, N> {
+    Notice(N),
+    Done(Result<T, Failure>),
+    Tick,
+}
+
+impl<T: Send + 'static, N: Notice> Running<T, N> {
+    /// Starts work that tells `callback` and, once its token is cancelled, undoes what it did before it ends.
+    pub(crate) fn undoing<W, F>(callback: Option<Py<PyAny>>, work: W) -> PyResult<Self>
+    where
+        W: FnOnce(UnboundedSender<N>, CancellationToken) -> F,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        Self::start(callback, true, work)
+    }
+
+    /// Starts work that tells `callback` and may be dropped at any time.
+    pub(crate) fn telling<W, F>(callback: Option<Py<PyAny>>, work: W) -> PyResult<Self>
+    where
+        W: FnOnce(UnboundedSender<N>) -> F,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        Self::start(callback, false, |notices, _| work(notices))
+    }
+
+    fn start<W, F>(callback: Option<Py<PyAny>>, undoes: bool, work: W) -> PyResult<Self>
+    where
+        W: FnOnce(UnboundedSender<N>, CancellationToken) -> F,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let token = CancellationToken::new();
+        let (sender, notices) = unbounded_channel();
+        let task = runtime()?.spawn(work(sender, token.clone()));
+        Ok(Self {
+            task,
+            notices,
+            callback,
+            token,
+            undoes,
+        })
+    }
+
+    /// Asks the work to stop; work without an undo ends at once.
+    fn cancel(&self) {
+        self.token.cancel();
+        if !self.undoes {
+            self.task.abort();
+        }
+    }
+
+    /// Waits for a notice or the end. Notices that were sent before the end come first.
+    async fn turn(&mut self) -> Turn<T, N> {
+        tokio::select! {
+            biased;
+            Some(notice) = self.notices.recv() => Turn::Notice(notice),
+            end = &mut self.task => match end {
+                Ok(result) => Turn::Done(result),
+                Err(end) => Turn::Done(Err(worker_died(&end))),
+            },
+        }
+    }
+
+    fn deliver(&self, notice: N) -> PyResult<()> {
+        match &self.callback {
+            Some(callback) => Python::attach(|py| notice.deliver(py, callback)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits with the GIL released. A signal handler that raises (Ctrl-C) cancels the work and is raised once the
+    /// undo is through; the second one stops waiting. A callback that raises cancels the work as well.
+    pub(crate) fn wait(mut self, py: Python<'_>) -> PyResult<T> {
+        let runtime = runtime()?;
+        let mut stopped: Option<PyErr> = None;
+        loop {
+            let turn = py.detach(|| {
+                runtime.block_on(async {
+                    tokio::time::timeout(SIGNAL_INTERVAL, self.turn())
+                        .await
+                        .unwrap_or(Turn::Tick)
+                })
+            });
+            match turn {
+                Turn::Notice(notice) if stopped.is_none() => {
+                    if let Err(raised) = self.deliver(notice) {
+                        stopped = Some(raised);
+                        self.cancel();
+                    }
+                }
+                Turn::Notice(_) | Turn::Tick => {}
+                Turn::Done(result) => return finish(result, stopped),
+            }
+            if let Err(interrupt) = py.check_signals() {
+                if stopped.is_some() {
+                    return Err(interrupt);
+                }
+                stopped = Some(interrupt);
+                self.cancel();
+            }
+        }
+    }
+
+    /// Waits as a coroutine. The first cancellation cancels the work and is passed on once the undo is through; the
+    /// second one is passed on at once, and the undo goes on by itself.
+    pub(crate) async fn drive(mut self, mut cancel: CancelHandle) -> PyResult<T> {
+        let mut stopped: Option<PyErr> = None;
+        loop {
+            let turn = tokio::select! {
+                biased;
+                thrown = cancel.cancelled() => {
+                    let thrown = Python::attach(|py| PyErr::from_value(thrown.into_bound(py)));
+                    if stopped.is_some() {
+                        return Err(thrown);
+                    }
+                    stopped = Some(thrown);
+                    self.cancel();
+                    continue;
+                }
+                turn = self.turn() => turn,
+            };
+            match turn {
+                Turn::Notice(notice) if stopped.is_none() => {
+                    if let Err(raised) = self.deliver(notice) {
+                        stopped = Some(raised);
+                        self.cancel();
+                    }
+                }
+                Turn::Notice(_) | Turn::Tick => {}
+                Turn::Done(result) => return finish(result, stopped),
+            }
+        }
+    }
+}
+
+/// What the caller gets at the end: the reason to stop if there was one, with what went wrong on the way as context.
+fn finish<T>(result: Result<T, Failure>, stopped: Option<PyErr>) -> PyResult<T> {
+    match (result, stopped) {
+        (Ok(value), None) => Ok(value),
+        (Err(failure), None) => Err(raise(failure)),
+        (Ok(_), Some(reason)) => Err(reason),
+        (Err(failure), Some(reason)) => {
+            if !failure.is_clean_stop() {
+                Python::attach(|py| reason.set_context(py, Some(raise(failure))));
+            }
+            Err(reason)
+        }
+    }
+}
+
+/// Runs a call that is safe to drop and waits for it with the GIL released.
+pub(crate) fn block<T, F>(py: Python<'_>, work: F) -> PyResult<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    Running::<T, Silent>::telling(None, |_| work)?.wait(py)
+}
+
+/// Runs a call that is safe to drop as a coroutine: cancelling the awaitable drops it.
+pub(crate) async fn spawn<T, F>(work: F) -> PyResult<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Failure>> + Send + 'static,
+{
+    Running::<T, Silent>::telling(None, |_| work)?
+        .drive(CancelHandle::new())
+        .await
+}

@@ -1,0 +1,278 @@
+"""`plan` and `build` on the emulator: what comes out, what comes in between, and what is left after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import k3simage
+import pytest
+from conftest import INSTALLER
+from test_signals import script
+
+NAME = "alma9-k3-node-amd64-v1.29.0-v1"
+Call = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(params=["sync", "async"])
+def call(request: pytest.FixtureRequest) -> Call:
+    """Calls `build` or `plan` in one of its two forms."""
+
+    async def plain(name: str, /, *args: Any, **kwargs: Any) -> Any:
+        return getattr(k3simage, name)(*args, **kwargs)
+
+    async def awaited(name: str, /, *args: Any, **kwargs: Any) -> Any:
+        return await getattr(k3simage, f"{name}_async")(*args, **kwargs)
+
+    return plain if request.param == "sync" else awaited
+
+
+def leftovers(pve: k3simage.Emulator) -> tuple[list[k3simage.Vm], list[str]]:
+    """The VMs and the ISOs beside the installer's."""
+    client = pve.client()
+    isos = [volume.volid for volume in client.storage_content("pve", "local", content="iso")]
+    return client.vms(), [volid for volid in isos if not volid.endswith(INSTALLER)]
+
+
+async def test_build_of_a_folder(call: Call, pve: k3simage.Emulator, folder: Path, tmp_path: Path) -> None:
+    events: list[k3simage.Event] = []
+    threads: set[int] = set()
+
+    def on_event(event: k3simage.Event) -> None:
+        events.append(event)
+        threads.add(threading.get_ident())
+
+    manifest = tmp_path / "manifest.json"
+    artifact = await call("build", folder, variables=pve.variables, on_event=on_event, manifest=manifest)
+
+    assert (artifact.name, artifact.vmid, artifact.node) == (NAME, 9000, "pve")
+    assert repr(artifact) == f"<k3simage.Artifact 9000 {NAME} on pve>"
+    assert datetime.datetime.now(datetime.timezone.utc) - artifact.finished < datetime.timedelta(minutes=5)
+    assert artifact.api_requests > 0
+    client = pve.client()
+    assert [(vm.vmid, vm.name) for vm in client.templates()] == [(9000, NAME)]
+    assert leftovers(pve)[1] == []
+    entry = json.loads(manifest.read_text())["builds"][0]
+    assert (entry["artifact_id"], entry["k3simage"]["spec_hash"]) == ("9000", artifact.spec_hash)
+
+    assert threads == {threading.get_ident()}, "events come in the caller's thread"
+    assert (events[0].kind, events[-1].kind, events[-1].ok) == ("build_started", "build_finished", True)
+    assert events[0].steps is not None
+    started = [event.step for event in events if event.kind == "step_started"]
+    finished = [event.step for event in events if event.kind == "step_finished" and event.ok]
+    assert started == finished == events[0].steps
+    assert artifact.timings[0][0] == started[0]
+    scripts = {event.source for event in events if event.kind == "log"}
+    assert "k3s-install.sh" in scripts
+
+    guest = pve.guest(9000)
+    assert guest is not None
+    assert "k3s-install.sh" in json.dumps(guest)
+
+
+async def test_build_of_keywords(call: Call, pve: k3simage.Emulator) -> None:
+    artifact = await call(
+        "build",
+        k3s_version="v1.31.3+k3s1",
+        node="pve",
+        iso=f"local:iso/{INSTALLER}",
+        ssh_port=pve.guest_ssh_port,
+        url=pve.url,
+        token=pve.token,
+        fingerprint=pve.fingerprint,
+    )
+    assert artifact.name == "alma9-k3-node-amd64-v1.31.3-v1"
+
+
+async def test_build_of_a_spec_takes_the_next_name(call: Call, pve: k3simage.Emulator) -> None:
+    spec = k3simage.ImageSpec(
+        k3s_version="v1.31.3+k3s1",
+        node="pve",
+        iso=f"local:iso/{INSTALLER}",
+        ssh_port=pve.guest_ssh_port,
+    )
+    first = await call("build", spec=spec, client=pve.client())
+    second = await call("build", spec=spec, client=pve.client())
+    assert (first.name[-2:], second.name[-2:]) == ("v1", "v2")
+    assert first.vmid != second.vmid
+    assert first.spec_hash == second.spec_hash == spec.content_hash
+    assert first != second
+
+
+async def test_plan(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    report = await call("plan", folder, variables=pve.variables)
+    assert (report.ok, report.image, report.node, report.vmid) == (True, NAME, "pve", 9000)
+    assert all(finding.level != "error" for finding in report.findings)
+    assert repr(report) == f"<k3simage.PlanReport {NAME} can be built on pve>"
+    assert [request["method"] for request in pve.requests() if request["method"] != "GET"] == []
+
+    bad = await call("plan", folder, variables={**pve.variables, "vm_storage_pool": "local-lvn"})
+    assert not bad.ok
+    (finding,) = [finding for finding in bad.findings if finding.level == "error"]
+    assert "local-lvn" in finding.message
+    assert "local-lvm" in str(finding)
+
+
+async def test_what_the_cluster_lacks(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    with pytest.raises(k3simage.PlanError) as caught:
+        await call("build", folder, variables={**pve.variables, "vm_storage_pool": "local-lvn"})
+    assert caught.value.step == "preflight"
+    assert any("local-lvn" in finding for finding in caught.value.findings)
+    assert leftovers(pve) == ([], [])
+
+
+async def test_bad_input_sends_nothing(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    with pytest.raises(k3simage.InvalidInputError) as caught:
+        await call("build", folder, variables={**pve.variables, "k3s_version": "v1.29.0"})
+    assert "v1.29.0+k3s1" in "\n".join(caught.value.findings)
+    assert pve.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"node": "pve"}, TypeError, "'node' cannot be used here"),
+        ({"spec": True}, k3simage.InvalidInputError, "both a folder and a spec"),
+        ({"client": True, "url": "https://x"}, k3simage.InvalidInputError, "client already says"),
+    ],
+)
+def test_arguments_that_exclude_each_other(
+    pve: k3simage.Emulator,
+    folder: Path,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    text: str,
+) -> None:
+    if "spec" in arguments:
+        arguments = {**arguments, "spec": k3simage.ImageSpec(node="pve")}
+    if "client" in arguments:
+        arguments = {**arguments, "client": pve.client()}
+    with pytest.raises(error, match=text):
+        k3simage.build(folder, **arguments)
+
+
+def test_variables_need_a_folder() -> None:
+    with pytest.raises(k3simage.InvalidInputError, match="belong to a folder"):
+        k3simage.plan(node="pve", variables={"vm_cores": 1}, url="https://x", token="a@b!c=d")
+
+
+async def test_a_script_that_fails(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    (folder / "scripts" / "os-update.sh").write_text("#!/bin/bash\nset -euo pipefail\nnosuchcommand\n")
+    events: list[k3simage.Event] = []
+    with pytest.raises(k3simage.BuildError) as caught:
+        await call("build", folder, variables=pve.variables, on_event=events.append)
+    error = caught.value
+    assert error.step == "provision"
+    assert error.__cause__ is not None
+    assert "os-update.sh" in str(error.__cause__)
+    assert events[-1].ok is False
+    assert leftovers(pve) == ([], [])
+
+
+async def test_a_callback_that_raises(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    class EnoughError(Exception):
+        pass
+
+    seen: list[str] = []
+
+    def on_event(event: k3simage.Event) -> None:
+        seen.append(event.kind)
+        if event.kind == "step_started" and event.step == "install":
+            raise EnoughError(event.step)
+
+    with pytest.raises(EnoughError, match="install") as caught:
+        await call("build", folder, variables=pve.variables, on_event=on_event)
+    assert seen[-1] == "step_started", "no more events after the callback has raised"
+    assert caught.value.__context__ is None, "the undo went well, so there is nothing to add"
+    assert leftovers(pve) == ([], [])
+
+
+async def test_cancelling_undoes_before_it_returns(folder: Path) -> None:
+    async with k3simage.Emulator(timing=1.0) as pve:
+        pve.add_installer_iso("local", INSTALLER)
+        installing = asyncio.Event()
+
+        def on_event(event: k3simage.Event) -> None:
+            if event.kind == "step_started" and event.step == "install":
+                installing.set()
+
+        task = asyncio.create_task(k3simage.build_async(folder, variables=pve.variables, on_event=on_event))
+        await asyncio.wait_for(installing.wait(), 30)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert leftovers(pve) == ([], [])
+
+
+async def test_a_limit_on_a_build(folder: Path) -> None:
+    async with k3simage.Emulator(timing=1.0) as pve:
+        pve.add_installer_iso("local", INSTALLER)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(k3simage.build_async(folder, variables=pve.variables), 2)
+        assert leftovers(pve) == ([], [])
+
+
+async def test_the_loop_runs_on_during_a_build(pve: k3simage.Emulator, folder: Path) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counter = asyncio.create_task(count())
+    await k3simage.build_async(folder, variables=pve.variables)
+    counter.cancel()
+    assert turns > 100
+
+
+async def test_several_builds_at_once(pve: k3simage.Emulator) -> None:
+    specs = [
+        k3simage.ImageSpec(
+            k3s_version=f"v1.31.{patch}+k3s1",
+            node="pve",
+            iso=f"local:iso/{INSTALLER}",
+            ssh_port=pve.guest_ssh_port,
+        )
+        for patch in range(1, 5)
+    ]
+    client = pve.client()
+    artifacts = await asyncio.gather(*(k3simage.build_async(spec=spec, client=client) for spec in specs))
+    assert sorted(artifact.name for artifact in artifacts) == [spec.name for spec in specs]
+    assert len({artifact.vmid for artifact in artifacts}) == 4
+
+
+INTERRUPTED = """
+    import sys, k3simage
+    folder, pve = sys.argv[1], k3simage.Emulator(timing=1.0)
+    with pve:
+        pve.add_installer_iso("local", sys.argv[2])
+        def on_event(event):
+            if event.kind == "step_started":
+                print(event.step)
+        try:
+            k3simage.build(folder, variables=pve.variables, on_event=on_event)
+        except KeyboardInterrupt as interrupt:
+            vms = pve.client().vms()
+            isos = pve.client().storage_content("pve", "local", content="iso")
+            print("interrupted", interrupt.__context__, vms, len(isos))
+"""
+
+
+def test_ctrl_c_undoes_the_build(folder: Path) -> None:
+    with script(INTERRUPTED, str(folder), INSTALLER) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "install":
+                break
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out.splitlines()[-1:], err) == (["interrupted None [] 1"], "")

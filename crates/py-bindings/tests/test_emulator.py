@@ -1,0 +1,85 @@
+"""`Emulator` as a context manager."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import k3simage
+import pytest
+
+
+def test_it_runs_inside_the_block() -> None:
+    emulator = k3simage.Emulator()
+    assert repr(emulator) == "<k3simage.Emulator not running>"
+    with pytest.raises(k3simage.InvalidInputError, match="does not run"):
+        _ = emulator.url
+    with emulator as pve:
+        assert pve is emulator
+        assert pve.url.startswith("https://127.0.0.1:")
+        assert repr(pve) == f"<k3simage.Emulator {pve.url}>"
+        assert pve.token not in repr(pve)
+        client = pve.client()
+        client.version()
+        assert pve.requests()[0]["path"] == "/version"
+        assert pve.guest(100) is None
+    with pytest.raises(k3simage.ConnectError):
+        client.nodes()
+    with emulator as again:
+        again.client().version()
+
+
+async def test_it_runs_inside_an_async_block() -> None:
+    async with k3simage.Emulator() as pve:
+        version = await pve.client().version_async()
+        assert version.version
+    with pytest.raises(k3simage.InvalidInputError):
+        pve.requests()
+
+
+def test_it_cannot_run_twice() -> None:
+    with (
+        k3simage.Emulator() as pve,
+        pytest.raises(k3simage.InvalidInputError, match="runs already"),
+        pve,
+    ):
+        pass
+
+
+@pytest.mark.parametrize("timing", ["slow", 0, -1.0, float("nan"), float("inf")])
+def test_bad_timing(timing: object) -> None:
+    with pytest.raises(k3simage.InvalidInputError, match="timing"):
+        k3simage.Emulator(timing=timing)  # type: ignore[arg-type]
+
+
+def test_data_dir_is_used(tmp_path: Path) -> None:
+    with k3simage.Emulator(data_dir=tmp_path / "data") as pve:
+        pve.add_installer_iso("local", "AlmaLinux-9.3-x86_64-minimal.iso")
+    assert list((tmp_path / "data").rglob("AlmaLinux-9.3-x86_64-minimal.iso"))
+
+
+def test_its_own_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(k3simage.EmulatorError) as caught, k3simage.Emulator(data_dir=tmp_path / "file"):
+        pass
+    assert str(tmp_path / "file") in str(caught.value)
+
+
+def test_nodes_and_storages() -> None:
+    with k3simage.Emulator(nodes=["n1", "n2"], storages={"fast": "lvmthin", "isos": "dir"}) as pve:
+        client = pve.client()
+        assert sorted(node.name for node in client.nodes()) == ["n1", "n2"]
+        storages = {entry["storage"]: entry["type"] for entry in client.request("GET", "/nodes/n2/storage")}
+        assert storages == {"local": "dir", "local-lvm": "lvmthin", "fast": "lvmthin", "isos": "dir"}
+    with pytest.raises(k3simage.InvalidInputError, match="fast"):
+        k3simage.Emulator(storages={"fast": "zfs"})  # type: ignore[dict-item]
+
+
+def test_faults(pve: k3simage.Emulator, client: k3simage.Client) -> None:
+    pve.fail_next("GET", "/nodes/*/storage", 500, "the disk is on fire")
+    with pytest.raises(k3simage.ServerError, match="the disk is on fire") as caught:
+        client.request("GET", "/nodes/pve/storage")
+    assert caught.value.status == 500
+    client.request("GET", "/nodes/pve/storage")
+    pve.lose_next_answer("POST", "/nodes/pve/qemu")
+    with pytest.raises(k3simage.TransportError, match="may have been carried out"):
+        client.request("POST", "/nodes/pve/qemu", vmid=500)
