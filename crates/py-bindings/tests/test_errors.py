@@ -11,7 +11,7 @@ import k3simage
 import pytest
 from k3simage import _errors
 
-TOKEN = "root@pam!x=5ec2e7c0-0000-4000-8000-c0ffee000001"
+TOKEN = "root@pam!build=5ec2e7c0-0000-4000-8000-c0ffee000001"
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_environment_fills_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repr_holds_no_secret() -> None:
     client = k3simage.Client("https://pve:8006", token=TOKEN)
-    assert repr(client) == "<k3simage.Client https://pve:8006 as root@pam!x>"
+    assert repr(client) == "<k3simage.Client https://pve:8006 as root@pam!build>"
 
 
 def test_exceptions_survive_pickling() -> None:

@@ -41,7 +41,7 @@ def silent_server() -> Iterator[socket.socket]:
 
 CALL = """
     import sys, k3simage
-    client = k3simage.Client(sys.argv[1], token="root@pam!x=00000000-0000-4000-8000-000000000000")
+    client = k3simage.Client(sys.argv[1], token="root@pam!build=00000000-0000-4000-8000-000000000000")
     try:
         client.version()
     except KeyboardInterrupt as interrupt:
@@ -50,7 +50,7 @@ CALL = """
 
 AWAITED_CALL = """
     import asyncio, sys, k3simage
-    client = k3simage.Client(sys.argv[1], token="root@pam!x=00000000-0000-4000-8000-000000000000")
+    client = k3simage.Client(sys.argv[1], token="root@pam!build=00000000-0000-4000-8000-000000000000")
     try:
         asyncio.run(client.version_async())
     except KeyboardInterrupt:
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_a_call(silent_server: socket.socket, text: str) -> None:
 def test_a_handler_that_does_not_raise_stops_nothing(silent_server: socket.socket) -> None:
     text = """
         import signal, sys, k3simage
-        client = k3simage.Client(sys.argv[1], token="root@pam!x=00000000-0000-4000-8000-000000000000")
+        client = k3simage.Client(sys.argv[1], token="root@pam!build=00000000-0000-4000-8000-000000000000")
         signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
         try:
             client.version()
@@ -93,7 +93,7 @@ def test_a_handler_that_does_not_raise_stops_nothing(silent_server: socket.socke
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_after_a_fork_there_is_an_error_and_no_hang() -> None:
-    client = k3simage.Client("https://127.0.0.1:1", token="root@pam!x=00000000-0000-4000-8000-000000000000")
+    client = k3simage.Client("https://127.0.0.1:1", token="root@pam!build=00000000-0000-4000-8000-000000000000")
     with pytest.raises(k3simage.ConnectError):
         client.version()
     child = os.fork()
