@@ -123,7 +123,10 @@ impl Access {
 
     /// A client for them, completed from the environment. Nothing is sent yet.
     pub(crate) fn client(self) -> PyResult<Client> {
-        let inputs = self.variables().into_iter().fold(Inputs::from_env(), |inputs, (name, value)| inputs.var(name, value));
+        let inputs = self
+            .variables()
+            .into_iter()
+            .fold(Inputs::from_env(), |inputs, (name, value)| inputs.var(name, value));
         let connection = TemplateFolder::connection_without_folder(&inputs).map_err(Failure::from)?;
         Ok(connection.client().map_err(Failure::from)?)
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proxmox_client::{Auth, Client as Pve, Tls};
+use pve_emulator::engine::simulated::{Fault, FaultKind};
 use pve_emulator::{Emulator as Server, EmulatorBuilder, FaultAction, StorageSpec, Timing};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -13,6 +14,7 @@ use crate::client::Client;
 use crate::errors::{Failure, invalid_input};
 use crate::json::Json;
 use crate::runtime::{block, spawn};
+use crate::seconds::Seconds;
 
 /// A Proxmox VE API with simulated guests, on a free port of 127.0.0.1 and with a certificate of its own.
 ///
@@ -95,6 +97,14 @@ impl Emulator {
         slot.as_ref().map(look).ok_or_else(not_running)
     }
 
+    fn inject(&self, kind: FaultKind) -> PyResult<()> {
+        match self.running(|server| server.simulated_guests().cloned())? {
+            Some(guests) => guests.inject(Fault::once(kind)),
+            None => return Err(invalid_input("this emulator has no simulated guests")),
+        }
+        Ok(())
+    }
+
     fn put(&self, server: Server) -> PyResult<()> {
         let mut slot = self.slot();
         if slot.is_some() {
@@ -107,12 +117,19 @@ impl Emulator {
 
 /// The storages of a plain Proxmox VE, and `more` beside them.
 fn storages_with(more: BTreeMap<String, String>) -> PyResult<Vec<StorageSpec>> {
-    let mut storages = vec![StorageSpec::dir("local", "/var/lib/vz"), StorageSpec::lvmthin("local-lvm")];
+    let mut storages = vec![
+        StorageSpec::dir("local", "/var/lib/vz"),
+        StorageSpec::lvmthin("local-lvm"),
+    ];
     for (name, kind) in more {
         storages.push(match kind.as_str() {
-            "dir" => StorageSpec::dir(&name, &format!("/mnt/pve/{name}")),
+            "dir" => StorageSpec::dir(&name, format!("/mnt/pve/{name}")),
             "lvmthin" => StorageSpec::lvmthin(&name),
-            _ => return Err(invalid_input(&format!("storage {name}: {kind:?} is no kind here: give \"dir\" or \"lvmthin\""))),
+            _ => {
+                return Err(invalid_input(&format!(
+                    "storage {name}: {kind:?} is no kind here: give \"dir\" or \"lvmthin\""
+                )));
+            }
         });
     }
     Ok(storages)
@@ -147,7 +164,13 @@ impl Emulator {
         data_dir: Option<PathBuf>,
     ) -> PyResult<Self> {
         let storages = storages_with(storages.unwrap_or_default())?;
-        Ok(Self { timing: timing.timing()?, nodes, storages, data_dir, server: Mutex::new(None) })
+        Ok(Self {
+            timing: timing.timing()?,
+            nodes,
+            storages,
+            data_dir,
+            server: Mutex::new(None),
+        })
     }
 
     /// The address, with scheme and port.
@@ -200,7 +223,9 @@ impl Emulator {
 
     /// Puts a small ISO with AlmaLinux's volume label into a storage and returns its volid.
     fn add_installer_iso(&self, storage: &str, name: &str) -> PyResult<String> {
-        Ok(self.running(|server| server.add_installer_iso(storage, name))?.map_err(Failure::from)?)
+        Ok(self
+            .running(|server| server.add_installer_iso(storage, name))?
+            .map_err(Failure::from)?)
     }
 
     /// Answers the next call that fits with this status and reason, and does nothing; `*` in a path stands for any text.
@@ -211,6 +236,25 @@ impl Emulator {
     /// Does the next call that fits and closes the connection in place of an answer.
     fn lose_next_answer(&self, method: &str, path: &str) -> PyResult<()> {
         self.running(|server| server.fail_next(method, path, FaultAction::LoseAnswer))
+    }
+
+    /// Does the next call that fits only after so much time.
+    fn delay_next(&self, method: &str, path: &str, delay: Seconds) -> PyResult<()> {
+        let delay = delay.duration("delay")?;
+        self.running(|server| server.fail_next(method, path, FaultAction::Delay(delay)))
+    }
+
+    /// Lets the next run of a script in a guest end with this exit code. The end of its path names it.
+    fn fail_script(&self, script: String, exit_code: u8) -> PyResult<()> {
+        self.inject(FaultKind::ScriptExits {
+            script,
+            code: exit_code,
+        })
+    }
+
+    /// Lets the next run of a script in a guest never end.
+    fn hang_script(&self, script: String) -> PyResult<()> {
+        self.inject(FaultKind::ScriptHangs { script })
     }
 
     /// All requests so far: method, path, user and status.

@@ -210,5 +210,7 @@ pub(crate) fn validate(
 /// Writes a template folder, ready to edit. Nothing that exists is overwritten. Returns the files that were written.
 #[pyfunction]
 pub(crate) fn init(py: Python<'_>, folder: PathBuf) -> PyResult<Vec<PathBuf>> {
-    Ok(py.detach(|| image_build::assets::init(&folder)).map_err(Failure::from)?)
+    Ok(py
+        .detach(|| image_build::assets::init(&folder))
+        .map_err(Failure::from)?)
 }

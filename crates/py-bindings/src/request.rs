@@ -84,7 +84,11 @@ impl Request {
             (Source::Folder(inputs), Some(client)) => Ok((client, inputs.load()?.spec)),
             (Source::Folder(inputs), None) => {
                 let loaded = inputs.with_access(access).load()?;
-                let client = loaded.connection().map_err(Failure::from)?.client().map_err(Failure::from)?;
+                let client = loaded
+                    .connection()
+                    .map_err(Failure::from)?
+                    .client()
+                    .map_err(Failure::from)?;
                 Ok((client, loaded.spec))
             }
         }

@@ -5,9 +5,7 @@ use std::str::FromStr;
 
 use image_build::kickstart::KickstartText;
 use image_build::spec::{Checksum, IsoSource, KickstartSource};
-use image_build::{
-    Diagnostic, Diagnostics, Error as ImageError, ImageSpec as Spec, ImageSpecBuilder, K3sVersion,
-};
+use image_build::{Diagnostic, Diagnostics, Error as ImageError, ImageSpec as Spec, ImageSpecBuilder, K3sVersion};
 use proxmox_client::{MiB, VolId};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -160,7 +158,9 @@ pub(crate) fn from_keywords(keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Sp
     for (name, value) in keywords.into_iter().flatten() {
         let name: String = name.extract()?;
         if !value.is_none() {
-            builder = fields.set(builder, &name, &value).map_err(|error| named(&name, error, value.py()))?;
+            builder = fields
+                .set(builder, &name, &value)
+                .map_err(|error| named(&name, error, value.py()))?;
         }
     }
     if let Some(iso) = fields.iso() {
@@ -226,12 +226,7 @@ impl Fields {
         }
     }
 
-    fn set(
-        &mut self,
-        builder: ImageSpecBuilder,
-        name: &str,
-        value: &Bound<'_, PyAny>,
-    ) -> PyResult<ImageSpecBuilder> {
+    fn set(&mut self, builder: ImageSpecBuilder, name: &str, value: &Bound<'_, PyAny>) -> PyResult<ImageSpecBuilder> {
         Ok(match name {
             "k3s_version" => self.k3s_version(builder, &value.extract::<String>()?),
             "k3s_role" => self.word(builder, name, value, ImageSpecBuilder::k3s_role)?,
@@ -286,7 +281,8 @@ impl Fields {
         let checksum = self.iso_checksum.take();
         let Some(text) = self.iso.take() else {
             if checksum.is_some() {
-                self.problems.push(Diagnostic::error("iso_checksum", "there is no iso that it belongs to").help("give iso="));
+                self.problems
+                    .push(Diagnostic::error("iso_checksum", "there is no iso that it belongs to").help("give iso="));
             }
             return None;
         };
@@ -294,7 +290,8 @@ impl Fields {
             return match text.parse() {
                 Ok(url) => Some(IsoSource::Url { url, checksum }),
                 Err(error) => {
-                    self.problems.push(Diagnostic::error("iso", format!("`{text}` is no address: {error}")));
+                    self.problems
+                        .push(Diagnostic::error("iso", format!("`{text}` is no address: {error}")));
                     None
                 }
             };
@@ -304,19 +301,30 @@ impl Fields {
             Ok(volid) if !Path::new(&text).exists() => {
                 if checksum.is_some() {
                     let message = format!("Proxmox VE cannot tell the checksum of {volid}");
-                    self.problems.push(Diagnostic::error("iso_checksum", message).help("leave it out"));
+                    self.problems
+                        .push(Diagnostic::error("iso_checksum", message).help("leave it out"));
                 }
                 Some(IsoSource::Volid(volid))
             }
-            _ => Some(IsoSource::File { path: PathBuf::from(text), checksum }),
+            _ => Some(IsoSource::File {
+                path: PathBuf::from(text),
+                checksum,
+            }),
         }
     }
 }
 
 fn kickstart(origin: PathBuf) -> PyResult<KickstartSource> {
     let text = std::fs::read_to_string(&origin).map_err(|source| {
-        let error = ImageError::Io { attempt: "reading", path: origin.clone(), source };
+        let error = ImageError::Io {
+            attempt: "reading",
+            path: origin.clone(),
+            source,
+        };
         PyErr::from(Failure::from(error))
     })?;
-    Ok(KickstartSource::Text { text: KickstartText::new(text), origin })
+    Ok(KickstartSource::Text {
+        text: KickstartText::new(text),
+        origin,
+    })
 }

@@ -163,16 +163,26 @@ def test_variables_need_a_folder() -> None:
 
 
 async def test_a_script_that_fails(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
-    (folder / "scripts" / "os-update.sh").write_text("#!/bin/bash\nset -euo pipefail\nnosuchcommand\n")
+    pve.fail_script("k3s-install.sh", 7)
     events: list[k3simage.Event] = []
     with pytest.raises(k3simage.BuildError) as caught:
         await call("build", folder, variables=pve.variables, on_event=events.append)
     error = caught.value
-    assert error.step == "provision"
-    assert error.__cause__ is not None
-    assert "os-update.sh" in str(error.__cause__)
-    assert events[-1].ok is False
+    assert (error.step, str(error)) == ("provision", "provision failed")
+    assert str(error.__cause__).startswith("k3s-install.sh ended with exit code 7")
+    assert error.log_tail, "what the script printed last"
+    assert (events[-1].kind, events[-1].ok) == ("build_finished", False)
+    assert events[-1].message is not None
     assert leftovers(pve) == ([], [])
+
+
+async def test_what_could_not_be_removed_is_told(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    pve.fail_script("k3s-install.sh", 7)
+    for _ in range(20):
+        pve.fail_next("DELETE", "/nodes/pve/qemu/9000", 500, "no, it stays")
+    with pytest.raises(k3simage.BuildError, match=r"not cleaned up: .*9000"):
+        await call("build", folder, variables=pve.variables)
+    assert [vm.vmid for vm in pve.client().vms()] == [9000]
 
 
 async def test_a_callback_that_raises(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
@@ -209,6 +219,25 @@ async def test_cancelling_undoes_before_it_returns(folder: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert leftovers(pve) == ([], [])
+
+
+async def test_cancelling_twice_stops_waiting(pve: k3simage.Emulator, folder: Path) -> None:
+    pve.hang_script("k3s-install.sh")
+    pve.delay_next("DELETE", "/nodes/pve/qemu/9000", 3600)
+    provisioning = asyncio.Event()
+
+    def on_event(event: k3simage.Event) -> None:
+        if event.kind == "progress" and event.step == "provision":
+            provisioning.set()
+
+    task = asyncio.create_task(k3simage.build_async(folder, variables=pve.variables, on_event=on_event))
+    await asyncio.wait_for(provisioning.wait(), 30)
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=0.5)
+    assert not done, "the undo is waited for"
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 30)
 
 
 async def test_a_limit_on_a_build(folder: Path) -> None:
@@ -276,3 +305,32 @@ def test_ctrl_c_undoes_the_build(folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (out.splitlines()[-1:], err) == (["interrupted None [] 1"], "")
+
+
+INTERRUPTED_TWICE = """
+    import signal, sys, k3simage
+    def handler(number, frame):
+        print("signal")
+        raise KeyboardInterrupt
+    signal.signal(signal.SIGINT, handler)
+    with k3simage.Emulator() as pve:
+        pve.add_installer_iso("local", sys.argv[2])
+        pve.hang_script("k3s-install.sh")
+        pve.delay_next("DELETE", "/nodes/pve/qemu/9000", 3600)
+        try:
+            k3simage.build(sys.argv[1], variables=pve.variables, on_event=lambda event: print(event.kind, event.step))
+        except KeyboardInterrupt as interrupt:
+            print("interrupted", [vm.vmid for vm in pve.client().vms()])
+"""
+
+
+def test_a_second_ctrl_c_stops_waiting(folder: Path) -> None:
+    with script(INTERRUPTED_TWICE, str(folder), INSTALLER) as process:
+        assert process.stdout is not None
+        for awaited in ["progress provision", "signal"]:
+            for line in process.stdout:
+                if line.strip() == awaited:
+                    break
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (out.splitlines(), err) == (["signal", "interrupted [9000]"], "")
