@@ -234,17 +234,16 @@ impl EmulatorBuilder {
     /// # Cancel safety
     /// Nothing goes on running when the future is dropped.
     pub async fn start(self) -> Result<Emulator, Error> {
-        let (temporary, data_dir) = match &self.data_dir {
-            Some(dir) => (None, dir.clone()),
-            None => {
-                let dir = tempfile::Builder::new().prefix("pve-emulator-").tempdir();
-                let dir = dir.map_err(|source| Error::Data {
-                    path: std::env::temp_dir(),
-                    source,
-                })?;
-                let path = dir.path().to_owned();
-                (Some(dir), path)
-            }
+        let (temporary, data_dir) = if let Some(dir) = &self.data_dir {
+            (None, dir.clone())
+        } else {
+            let dir = tempfile::Builder::new().prefix("pve-emulator-").tempdir();
+            let dir = dir.map_err(|source| Error::Data {
+                path: std::env::temp_dir(),
+                source,
+            })?;
+            let path = dir.path().to_owned();
+            (Some(dir), path)
         };
         let io = |source| Error::Data {
             path: data_dir.clone(),
@@ -273,24 +272,23 @@ impl EmulatorBuilder {
         let (access, token_secret) = self.access(&data_dir)?;
         let storages = Storages::open(data_dir.join("storage"), self.storages.clone(), &self.nodes).map_err(io)?;
         let mut guests = None;
-        let engine: Arc<dyn Engine> = match self.engine {
-            Some(engine) => engine,
-            None => {
-                let time = match self.timing {
-                    Timing::Instant => TimeScale::Instant,
-                    Timing::Scaled(factor) => TimeScale::Scaled(factor),
-                    Timing::Real => TimeScale::Real,
-                };
-                let port = self.guests.ssh_port;
-                let simulated =
-                    SimulatedEngine::new(SimulatedOptions { time, ..self.guests }).map_err(|source| Error::Listen {
-                        address: (Ipv4Addr::new(127, 64, 0, 1), port).into(),
-                        source,
-                    })?;
-                let simulated = Arc::new(simulated);
-                guests = Some(Arc::clone(&simulated));
-                simulated
-            }
+        let engine: Arc<dyn Engine> = if let Some(engine) = self.engine {
+            engine
+        } else {
+            let time = match self.timing {
+                Timing::Instant => TimeScale::Instant,
+                Timing::Scaled(factor) => TimeScale::Scaled(factor),
+                Timing::Real => TimeScale::Real,
+            };
+            let port = self.guests.ssh_port;
+            let simulated =
+                SimulatedEngine::new(SimulatedOptions { time, ..self.guests }).map_err(|source| Error::Listen {
+                    address: (Ipv4Addr::new(127, 64, 0, 1), port).into(),
+                    source,
+                })?;
+            let simulated = Arc::new(simulated);
+            guests = Some(Arc::clone(&simulated));
+            simulated
         };
         let settings = Settings {
             version: if self.version.matches('.').count() == 1 {
@@ -385,11 +383,12 @@ impl EmulatorBuilder {
         let secret_file = data_dir.join("token-secret");
         let secret = match std::fs::read_to_string(&secret_file) {
             Ok(secret) => secret,
-            Err(_) => {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let secret = hex::encode(rand::random::<[u8; 16]>());
                 crate::state::write_whole(&secret_file, secret.as_bytes()).map_err(io)?;
                 secret
             }
+            Err(error) => return Err(io(error)),
         };
         let (userid, name) = TOKEN_ID.split_once('!').unwrap_or_default();
         let token = Token {

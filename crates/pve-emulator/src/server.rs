@@ -1,7 +1,6 @@
 //! HTTPS on a socket: connections, authentication, dispatch.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -140,10 +139,10 @@ impl Server {
         let Ok(Ok(stream)) = tokio::time::timeout(IDLE, tls.accept(stream)).await else {
             return;
         };
-        let served = AtomicU32::new(0);
+        let count = AtomicU32::new(0);
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
-            let last = served.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REQUESTS;
+            let last = count.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REQUESTS;
             async move {
                 let mut response = server.serve(request).await?;
                 if last {
@@ -439,12 +438,5 @@ impl Stream for BodyStream {
                 Poll::Pending => Poll::Pending,
             };
         }
-    }
-}
-
-/// Kept so that the service's error type is visible to hyper.
-impl From<Infallible> for HangUp {
-    fn from(never: Infallible) -> Self {
-        match never {}
     }
 }

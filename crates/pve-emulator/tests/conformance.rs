@@ -30,7 +30,7 @@ async fn scenarios_agree() {
     let show = std::env::var("DIFFERENCES").is_ok();
     let (mut agree, mut all) = (0, 0);
     let mut worse = Vec::new();
-    for file in scenario_files() {
+    for file in scenario_files().unwrap() {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         if !name.starts_with(&only) {
             continue;

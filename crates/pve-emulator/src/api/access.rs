@@ -77,13 +77,11 @@ async fn ticket(call: Call) -> Outcome {
             })
         })
     };
-    match body {
-        Some(body) => Ok(body.into()),
-        None => {
-            call.world.delay(Duration::from_secs(3)).await;
-            Err(Failure::new(401, "authentication failure"))
-        }
+    if let Some(body) = body {
+        return Ok(body.into());
     }
+    call.world.delay(Duration::from_secs(3)).await;
+    Err(Failure::new(401, "authentication failure"))
 }
 
 /// What the web interface may show: the user's privileges by area.
@@ -131,23 +129,22 @@ async fn permissions(call: Call) -> Outcome {
         }
         _ => call.who.clone(),
     };
-    let paths: Vec<String> = match call.params.text("path") {
-        Some(path) => vec![path],
-        None => {
-            let fixed = [
-                "/",
-                "/access",
-                "/access/groups",
-                "/nodes",
-                "/pool",
-                "/sdn",
-                "/storage",
-                "/vms",
-            ];
-            let mut paths: BTreeSet<String> = fixed.map(str::to_owned).into();
-            paths.extend(access.acl.iter().map(|a| a.path.clone()));
-            paths.into_iter().collect()
-        }
+    let paths: Vec<String> = if let Some(path) = call.params.text("path") {
+        vec![path]
+    } else {
+        let fixed = [
+            "/",
+            "/access",
+            "/access/groups",
+            "/nodes",
+            "/pool",
+            "/sdn",
+            "/storage",
+            "/vms",
+        ];
+        let mut paths: BTreeSet<String> = fixed.map(str::to_owned).into();
+        paths.extend(access.acl.iter().map(|a| a.path.clone()));
+        paths.into_iter().collect()
     };
     let mut found = Map::new();
     for path in paths {

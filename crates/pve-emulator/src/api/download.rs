@@ -217,7 +217,11 @@ impl Download {
                 return Err(format!("command 'zcat {shown}' failed: exit code 1"));
             }
         }
-        if self.name.ends_with(".qcow2") {
+        if self
+            .name
+            .rsplit_once('.')
+            .is_some_and(|(_, e)| e.eq_ignore_ascii_case("qcow2"))
+        {
             let mut magic = [0; 4];
             let read =
                 std::fs::File::open(&temporary.0).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut magic));

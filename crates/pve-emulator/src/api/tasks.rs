@@ -36,19 +36,16 @@ fn entry(task: &Task) -> Value {
 
 fn list_entry(task: &Task) -> Value {
     let mut entry = entry(task);
-    match task.end() {
-        Some((end, exit)) => {
-            entry["endtime"] = end.into();
-            entry["status"] = exit.into();
-        }
+    if let Some((end, exit)) = task.end() {
+        entry["endtime"] = end.into();
+        entry["status"] = exit.into();
+    } else {
         // A running task is listed as it stands in the file of active tasks (recorded).
-        None => {
-            entry["status"] = "RUNNING".into();
-            entry["saved"] = "0".into();
-            entry["user"] = task.upid.user.as_str().into();
-            if let Some(map) = entry.as_object_mut() {
-                map.remove("tokenid");
-            }
+        entry["status"] = "RUNNING".into();
+        entry["saved"] = "0".into();
+        entry["user"] = task.upid.user.as_str().into();
+        if let Some(map) = entry.as_object_mut() {
+            map.remove("tokenid");
         }
     }
     entry
@@ -178,7 +175,7 @@ async fn log(call: Call) -> Outcome {
         lines.push("no content".to_owned());
     }
     if call.params.flag("download") == Some(true) {
-        return Ok(Answer::plain(lines.iter().map(|l| format!("{l}\n")).collect()));
+        return Ok(Answer::plain(lines.join("\n") + "\n"));
     }
     let start = call
         .params

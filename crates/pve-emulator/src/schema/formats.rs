@@ -244,12 +244,11 @@ fn valid_bootdev(text: &str) -> bool {
     };
     let count = match family {
         "scsi" => 31,
-        "virtio" => 16,
+        "virtio" | "hostpci" => 16,
         "sata" => 6,
         "ide" => 4,
         "net" => 32,
         "usb" => 14,
-        "hostpci" => 16,
         _ => 0,
     };
     index < count

@@ -1,6 +1,7 @@
 //! Property strings: `virtio=BC:24:11:00:00:01,bridge=vmbr0` against the structure the schema gives.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::verify::check_object;
 use super::{Property, Schema};
@@ -28,7 +29,7 @@ impl PropertyString {
         }
         let mut message = String::from("format error\n");
         for (key, error) in errors {
-            message.push_str(&format!("{key}: {error}\n"));
+            let _ = writeln!(message, "{key}: {error}");
         }
         Err(message)
     }

@@ -1,6 +1,7 @@
 //! A VM's configuration: options in effect, pending changes, snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -75,16 +76,17 @@ impl Machine {
             text.push_str("\n[PENDING]\n");
             if !self.pending_delete.is_empty() {
                 let list: Vec<&str> = self.pending_delete.iter().map(String::as_str).collect();
-                text.push_str(&format!("delete: {}\n", list.join(",")));
+                let _ = writeln!(text, "delete: {}", list.join(","));
             }
             text.push_str(&section(&self.pending));
         }
         for (name, snapshot) in &self.snapshots {
-            text.push_str(&format!(
-                "\n[{name}]\n{}snaptime: {}\n",
+            let _ = writeln!(
+                text,
+                "\n[{name}]\n{}snaptime: {}",
                 section(&snapshot.config),
                 snapshot.time
-            ));
+            );
         }
         hex::encode(Sha1::digest(text))
     }
@@ -93,10 +95,10 @@ impl Machine {
 fn section(config: &ConfigMap) -> String {
     let mut text = String::new();
     for line in config.get("description").iter().flat_map(|d| d.lines()) {
-        text.push_str(&format!("#{line}\n"));
+        let _ = writeln!(text, "#{line}");
     }
     for (key, value) in config.iter().filter(|(k, _)| *k != "description") {
-        text.push_str(&format!("{key}: {value}\n"));
+        let _ = writeln!(text, "{key}: {value}");
     }
     text
 }
@@ -107,10 +109,11 @@ pub(crate) fn typed(key: &str, text: &str) -> Value {
     let kind = create.and_then(|e| e.property(key)).and_then(|p| p.kind.as_deref());
     match kind {
         Some("integer" | "boolean") => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
-        Some("number") => text
-            .parse::<i64>()
-            .map(Value::from)
-            .unwrap_or_else(|_| text.parse::<f64>().map_or_else(|_| text.into(), Value::from)),
+        Some("number") => match (text.parse::<i64>(), text.parse::<f64>()) {
+            (Ok(whole), _) => whole.into(),
+            (_, Ok(number)) => number.into(),
+            _ => text.into(),
+        },
         _ => text.into(),
     }
 }
@@ -151,8 +154,11 @@ mod tests {
 
     #[test]
     fn pending_changes_wait() {
-        let mut machine = Machine::default();
-        machine.config = BTreeMap::from([("cores".into(), "2".into()), ("numa".into(), "0".into())]);
+        let config = BTreeMap::from([("cores".into(), "2".into()), ("numa".into(), "0".into())]);
+        let mut machine = Machine {
+            config,
+            ..Machine::default()
+        };
         machine.pending.insert("cores".into(), "4".into());
         machine.pending_delete.insert("numa".into());
         assert_eq!(

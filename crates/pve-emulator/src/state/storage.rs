@@ -211,7 +211,7 @@ impl Storages {
     }
 
     fn load(&mut self, spec: &StorageSpec, node: &str) -> std::io::Result<()> {
-        let key = self.key(spec, node);
+        let key = Self::key(spec, node);
         let dir = self.dir(&key);
         let mut found = BTreeMap::new();
         for folder in ["template/iso", "template/cache", "import", "snippets", "dump", "images"] {
@@ -239,7 +239,8 @@ impl Storages {
         Ok(())
     }
 
-    fn key(&self, spec: &StorageSpec, node: &str) -> (String, String) {
+    /// Where a storage's volumes are listed: by node, or under no node when all share them.
+    fn key(spec: &StorageSpec, node: &str) -> (String, String) {
         (
             if spec.shared { String::new() } else { node.to_owned() },
             spec.id.clone(),
@@ -277,7 +278,7 @@ impl Storages {
 
     /// The real file of a volume, whether it exists or not.
     pub(crate) fn file(&self, node: &str, spec: &StorageSpec, name: &str) -> PathBuf {
-        Self::file_in(&self.dir(&self.key(spec, node)), name)
+        Self::file_in(&self.dir(&Self::key(spec, node)), name)
     }
 
     /// The path of a volume as API texts show it.
@@ -292,7 +293,7 @@ impl Storages {
 
     pub(crate) fn volumes(&self, node: &str, spec: &StorageSpec) -> impl Iterator<Item = &Volume> {
         self.volumes
-            .get(&self.key(spec, node))
+            .get(&Self::key(spec, node))
             .into_iter()
             .flat_map(BTreeMap::values)
     }
@@ -302,7 +303,7 @@ impl Storages {
         let (id, name) = volid.split_once(':')?;
         let spec = self.spec(id).ok()?;
         let (own, _) = parse_volume_name(spec.kind, name).ok()?;
-        let volume = self.volumes.get(&self.key(spec, node))?.get(&own)?;
+        let volume = self.volumes.get(&Self::key(spec, node))?.get(&own)?;
         (volume.shown() == name).then_some((spec, volume))
     }
 
@@ -330,7 +331,7 @@ impl Storages {
                     })
             })
         };
-        let index = (0..).find(|i| !taken(*i)).unwrap_or_default();
+        let index = (0..=u32::MAX).find(|i| !taken(*i)).unwrap_or_default();
         match spec.kind {
             StorageKind::Dir => format!("{vmid}/vm-{vmid}-disk-{index}.{format}"),
             StorageKind::LvmThin => format!("vm-{vmid}-disk-{index}"),
@@ -339,7 +340,7 @@ impl Storages {
 
     /// Records a volume whose file is in place, replacing one of that name.
     pub(crate) fn insert(&mut self, node: &str, spec: &StorageSpec, volume: Volume) -> std::io::Result<()> {
-        let key = self.key(spec, node);
+        let key = Self::key(spec, node);
         // A hidden file such as `..iso` is stored, but it is no volume (recorded).
         if parse_volume_name(spec.kind, &volume.name).is_err() {
             return Ok(());
@@ -385,7 +386,7 @@ impl Storages {
 
     /// Forgets a volume and deletes its file. `false`: there was none.
     pub(crate) fn remove(&mut self, node: &str, spec: &StorageSpec, name: &str) -> std::io::Result<bool> {
-        let key = self.key(spec, node);
+        let key = Self::key(spec, node);
         let known = self.volumes.get_mut(&key).and_then(|v| v.remove(name)).is_some();
         if known {
             // The index goes first: a file without an entry is harmless, an entry without a file is not.
@@ -400,19 +401,19 @@ impl Storages {
 
     /// Gives a volume another name, as a conversion to a template does.
     pub(crate) fn rename(&mut self, node: &str, spec: &StorageSpec, from: &str, to: &str) -> std::io::Result<()> {
-        let key = self.key(spec, node);
+        let key = Self::key(spec, node);
         std::fs::rename(self.file(node, spec, from), self.file(node, spec, to))?;
         if let Some(volumes) = self.volumes.get_mut(&key)
             && let Some(mut volume) = volumes.remove(from)
         {
-            volume.name = to.to_owned();
+            to.clone_into(&mut volume.name);
             volumes.insert(to.to_owned(), volume);
         }
         self.save(&key)
     }
 
     pub(crate) fn set_size(&mut self, node: &str, spec: &StorageSpec, name: &str, size: u64) -> std::io::Result<()> {
-        let key = self.key(spec, node);
+        let key = Self::key(spec, node);
         if let Some(volume) = self.volumes.get_mut(&key).and_then(|v| v.get_mut(name)) {
             volume.size_bytes = size;
         }
@@ -447,7 +448,7 @@ pub(crate) fn size_text(bytes: u64) -> String {
     }
     let mut value = bytes;
     for unit in ["", "K", "M", "G"] {
-        if value % 1024 != 0 {
+        if !value.is_multiple_of(1024) {
             return format!("{value}{unit}");
         }
         value /= 1024;

@@ -56,7 +56,6 @@ where
     let mut reader = Reader {
         body,
         buffer: BytesMut::new(),
-        ended: false,
     };
     let received = reader.receive(boundary, file).await;
     if received.is_err() {
@@ -69,7 +68,6 @@ where
 struct Reader<S> {
     body: S,
     buffer: BytesMut,
-    ended: bool,
 }
 
 impl<S> Reader<S>
@@ -77,16 +75,11 @@ where
     S: Stream<Item = std::io::Result<Bytes>> + Unpin,
 {
     async fn fill(&mut self) -> Result<bool, UploadError> {
-        match self.body.next().await {
-            Some(chunk) => {
-                self.buffer.extend_from_slice(&chunk?);
-                Ok(true)
-            }
-            None => {
-                self.ended = true;
-                Ok(false)
-            }
+        if let Some(chunk) = self.body.next().await {
+            self.buffer.extend_from_slice(&chunk?);
+            return Ok(true);
         }
+        Ok(false)
     }
 
     /// Reads until `needle` is in the buffer and returns its place.

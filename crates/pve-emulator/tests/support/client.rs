@@ -1,5 +1,6 @@
 //! A plain HTTPS client that shows what is on the wire: reason phrases, bare bodies, hang-ups.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -58,10 +59,10 @@ impl Client {
         let mut stream = self.tls.connect(ServerName::try_from("localhost")?, stream).await?;
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n")?;
         }
         if let Some(body) = body {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            write!(head, "Content-Length: {}\r\n", body.len())?;
         }
         head.push_str("\r\n");
         stream.write_all(head.as_bytes()).await?;

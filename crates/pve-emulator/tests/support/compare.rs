@@ -59,7 +59,7 @@ fn fits(pattern: &str, path: &[Segment<'_>]) -> bool {
                 .and_then(|p| p.split_once('='));
             condition.is_some_and(|(member, value)| match &segment.value[member] {
                 Value::String(text) => text == value,
-                other => other.to_string() == value,
+                other => other.to_string().as_str() == value,
             })
         })
 }
@@ -69,6 +69,12 @@ pub(crate) fn differences(expected: &Value, actual: &Value, masks: &Masks) -> Ve
     let mut found = Vec::new();
     walk(expected, actual, masks, &mut Vec::new(), &mut found);
     found
+}
+
+/// A JSON pointer to here.
+fn pointer_of(path: &[Segment<'_>]) -> String {
+    path.iter()
+        .fold(String::new(), |pointer, segment| pointer + "/" + &segment.name)
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -83,7 +89,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 fn walk<'a>(expected: &'a Value, actual: &Value, masks: &Masks, path: &mut Vec<Segment<'a>>, found: &mut Vec<String>) {
-    let here: String = path.iter().map(|s| format!("/{}", s.name)).collect();
+    let here = pointer_of(path);
     let pointer = || here.clone();
     if Masks::has(&masks.host, path) {
         if kind(expected) != kind(actual) {
@@ -114,10 +120,7 @@ fn walk<'a>(expected: &'a Value, actual: &Value, masks: &Masks, path: &mut Vec<S
                 });
                 match a.get(key) {
                     Some(other) => walk(value, other, masks, path, found),
-                    None => found.push(format!(
-                        "{}: missing, expected {value}",
-                        path.iter().map(|s| format!("/{}", s.name)).collect::<String>()
-                    )),
+                    None => found.push(format!("{}: missing, expected {value}", pointer_of(path))),
                 }
                 path.pop();
             }
@@ -154,10 +157,7 @@ fn walk<'a>(expected: &'a Value, actual: &Value, masks: &Masks, path: &mut Vec<S
                 path.pop();
             }
             for value in left {
-                found.push(format!(
-                    "{}: not expected: {value}",
-                    path.iter().map(|s| format!("/{}", s.name)).collect::<String>()
-                ));
+                found.push(format!("{}: not expected: {value}", pointer_of(path)));
             }
         }
         (Value::Array(e), Value::Array(a)) => {

@@ -32,17 +32,13 @@ fn folder() -> PathBuf {
 }
 
 /// The scenario files in order.
-pub(crate) fn scenario_files() -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder())
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    files.retain(|f| {
-        f.file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with(|c: char| c.is_ascii_digit()))
-    });
+pub(crate) fn scenario_files() -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder())?.collect::<std::io::Result<Vec<_>>>()?;
+    let mut files: Vec<PathBuf> = entries.iter().map(std::fs::DirEntry::path).collect();
+    let numbered = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(|c: char| c.is_ascii_digit());
+    files.retain(|f| f.file_name().is_some_and(numbered));
     files.sort();
-    files
+    Ok(files)
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -232,7 +228,7 @@ impl Run {
                 let pointer = format!("/data/{}", what.replace('.', "/"));
                 match json_of(&reply).pointer(&pointer) {
                     Some(Value::String(text)) => text == value,
-                    Some(other) => other.to_string() == value,
+                    Some(other) => other.to_string().as_str() == value,
                     None => false,
                 }
             };

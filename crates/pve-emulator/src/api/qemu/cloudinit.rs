@@ -1,5 +1,6 @@
 //! `/nodes/{node}/qemu/{vmid}/cloudinit`: what the drive tells the guest.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use percent_encoding::percent_decode_str;
@@ -119,22 +120,26 @@ fn user_data(config: &ConfigMap, vmid: u32, show_password: bool) -> String {
     let host = name.split('.').next().unwrap_or(&name);
     let mut text = format!("#cloud-config\nhostname: {host}\nmanage_etc_hosts: true\n");
     match config.get("searchdomain") {
-        Some(domain) if !name.contains('.') => text.push_str(&format!("fqdn: {name}.{domain}\n")),
-        _ if name.contains('.') => text.push_str(&format!("fqdn: {name}\n")),
+        Some(domain) if !name.contains('.') => {
+            let _ = writeln!(text, "fqdn: {name}.{domain}");
+        }
+        _ if name.contains('.') => {
+            let _ = writeln!(text, "fqdn: {name}");
+        }
         _ => {}
     }
     if let Some(user) = config.get("ciuser") {
-        text.push_str(&format!("user: {user}\n"));
+        let _ = writeln!(text, "user: {user}");
     }
     if let Some(password) = config.get("cipassword") {
         let password = if show_password { password } else { HIDDEN };
-        text.push_str(&format!("password: {password}\n"));
+        let _ = writeln!(text, "password: {password}");
     }
     if let Some(keys) = config.get("sshkeys") {
         text.push_str("ssh_authorized_keys:\n");
         let keys = percent_decode_str(keys).decode_utf8_lossy().into_owned();
         for key in keys.lines().filter(|k| !k.trim().is_empty()) {
-            text.push_str(&format!("  - {key}\n"));
+            let _ = writeln!(text, "  - {key}");
         }
     }
     text.push_str("chpasswd:\n  expire: False\n");
@@ -167,20 +172,22 @@ fn network_data(config: &ConfigMap) -> String {
             .and_then(|m| m.split_once('='))
             .map_or("", |(_, m)| m)
             .to_lowercase();
-        text.push_str(&format!(
-            "    - type: physical\n      name: eth{index}\n      mac_address: '{mac}'\n      subnets:\n"
-        ));
+        let _ = writeln!(
+            text,
+            "    - type: physical\n      name: eth{index}\n      mac_address: '{mac}'\n      subnets:"
+        );
         match ip.get("ip") {
             Some("dhcp") => text.push_str("      - type: dhcp4\n"),
             Some(cidr) => {
                 let (address, bits) = cidr.split_once('/').unwrap_or((cidr, "32"));
                 let bits: u32 = bits.parse().unwrap_or(32).min(32);
                 let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - bits).unwrap_or(0));
-                text.push_str(&format!(
-                    "      - type: static\n        address: '{address}'\n        netmask: '{mask}'\n"
-                ));
+                let _ = writeln!(
+                    text,
+                    "      - type: static\n        address: '{address}'\n        netmask: '{mask}'"
+                );
                 if let Some(gateway) = ip.get("gw") {
-                    text.push_str(&format!("        gateway: '{gateway}'\n"));
+                    let _ = writeln!(text, "        gateway: '{gateway}'");
                 }
             }
             None => {}
@@ -189,9 +196,9 @@ fn network_data(config: &ConfigMap) -> String {
             Some("auto") => text.push_str("      - type: ipv6_slaac\n"),
             Some("dhcp") => text.push_str("      - type: dhcp6\n"),
             Some(cidr) => {
-                text.push_str(&format!("      - type: static6\n        address: '{cidr}'\n"));
+                let _ = writeln!(text, "      - type: static6\n        address: '{cidr}'");
                 if let Some(gateway) = ip.get("gw6") {
-                    text.push_str(&format!("        gateway: '{gateway}'\n"));
+                    let _ = writeln!(text, "        gateway: '{gateway}'");
                 }
             }
             None => {}
@@ -209,9 +216,9 @@ fn network_data(config: &ConfigMap) -> String {
         text.push_str("    - type: nameserver\n");
         for (title, list) in [("address", servers), ("search", domains)] {
             if !list.is_empty() {
-                text.push_str(&format!("      {title}:\n"));
+                let _ = writeln!(text, "      {title}:");
                 for item in list {
-                    text.push_str(&format!("      - '{item}'\n"));
+                    let _ = writeln!(text, "      - '{item}'");
                 }
             }
         }

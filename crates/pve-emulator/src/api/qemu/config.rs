@@ -1,6 +1,7 @@
 //! `GET`, `PUT` and `POST` of `/nodes/{node}/qemu/{vmid}/config`, and `pending`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,11 +200,11 @@ async fn post(call: Call) -> Outcome {
         let mut words = String::new();
         for (key, text) in &change.set {
             let text = if key == "cipassword" { "<hidden>" } else { text };
-            words.push_str(&format!(" -{key} {text}"));
+            let _ = write!(words, " -{key} {text}");
         }
         for (name, list) in [("delete", &change.delete), ("revert", &change.revert)] {
             if !list.is_empty() {
-                words.push_str(&format!(" -{name} {}", list.join(",")));
+                let _ = write!(words, " -{name} {}", list.join(","));
             }
         }
         format!("update VM {vmid}:{words}")
@@ -232,7 +233,7 @@ async fn post(call: Call) -> Outcome {
 fn task_text(failure: Failure) -> String {
     let mut text = failure.message;
     for (key, error) in failure.errors {
-        text.push_str(&format!("\n{key}: {}", error.trim_end()));
+        let _ = write!(text, "\n{key}: {}", error.trim_end());
     }
     text
 }
@@ -253,8 +254,8 @@ fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Opt
         delete_option(world, node, vmid, option, running, &mut machine, &mut errors)?;
     }
     let mut made = Vec::new();
-    for (key, plan) in change.plans.iter().filter(|(_, p)| matches!(p, Plan::CloudInit { .. })) {
-        let _ = plan;
+    let drives = change.plans.iter().filter(|(_, p)| matches!(p, Plan::CloudInit { .. }));
+    for (key, _) in drives {
         let other = before
             .iter()
             .find(|(k, text)| *k != key && is_cloudinit(text) && !change.delete.contains(k));
@@ -275,12 +276,12 @@ fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Opt
             machine.config.remove("template");
             continue;
         }
-        set_option(key, value, running, vmid, &mut machine);
+        set_option(key, value, running, &mut machine);
     }
     if !running {
         machine.apply_pending();
     }
-    keep_detached(vmid, &before, &mut machine, running);
+    keep_detached(vmid, &before, &mut machine);
     world.change_machine(vmid, |m| *m = machine);
     if errors.is_empty() {
         Ok(())
@@ -328,7 +329,7 @@ fn delete_option(
     let in_boot = boot_order(&config).iter().any(|d| d == option);
     if in_boot {
         let left: Vec<String> = boot_order(&config).into_iter().filter(|d| d != option).collect();
-        set_option("boot", boot_text(&left), running, vmid, machine);
+        set_option("boot", boot_text(&left), running, machine);
     }
     machine.pending.remove(option);
     if !machine.config.contains_key(option) {
@@ -357,7 +358,7 @@ fn delete_option(
     Ok(())
 }
 
-fn set_option(key: &str, value: String, running: bool, vmid: u32, machine: &mut Machine) {
+fn set_option(key: &str, value: String, running: bool, machine: &mut Machine) {
     machine.pending_delete.remove(key);
     // A medium can change in a running VM's CD-ROM drive.
     let old = machine.config.get(key);
@@ -377,7 +378,6 @@ fn set_option(key: &str, value: String, running: bool, vmid: u32, machine: &mut 
     } else {
         machine.pending.insert(key.to_owned(), value);
     }
-    let _ = vmid;
 }
 
 /// A disk that gets a drive is no longer unused.
@@ -388,14 +388,13 @@ fn attach(volid: &str, machine: &mut Machine) {
 }
 
 /// Disks of the VM that were in use and are not any more become `unusedN` (`FACTS` 38).
-fn keep_detached(vmid: u32, before: &ConfigMap, machine: &mut Machine, running: bool) {
+fn keep_detached(vmid: u32, before: &ConfigMap, machine: &mut Machine) {
     let in_use: BTreeSet<String> = machine
         .config
         .values()
         .chain(machine.pending.values())
         .filter_map(|text| drive::volid_of(text).map(str::to_owned))
         .collect();
-    let _ = running;
     for (_, volid) in drive::disks(before) {
         let own = volid.split_once(':').map(|(_, name)| name).unwrap_or_default();
         if in_use.contains(&volid) || drive::owner_of(own) != Some(vmid) {
@@ -419,6 +418,6 @@ pub(super) fn settle(world: &World, vmid: u32) {
         }
         let before = machine.config.clone();
         machine.apply_pending();
-        keep_detached(vmid, &before, machine, false);
+        keep_detached(vmid, &before, machine);
     });
 }

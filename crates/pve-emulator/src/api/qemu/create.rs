@@ -145,13 +145,12 @@ async fn create(call: Call) -> Outcome {
         let mut made = Vec::new();
         let mut failed = None;
         // A medium that is missing fails before anything is made.
-        for (key, plan) in &plans {
+        for plan in plans.values() {
             if let drive::Plan::Existing { volid, .. } = plan
                 && world.storages().find(&node, volid).is_none()
             {
                 failed = Some(format!("volume '{volid}' does not exist"));
             }
-            let _ = key;
         }
         for (key, plan) in &plans {
             if failed.is_some() {

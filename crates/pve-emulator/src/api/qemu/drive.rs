@@ -180,7 +180,9 @@ pub(crate) fn virtual_size(file: &std::path::Path, volume: &crate::state::Volume
     let mut header = [0; 32];
     let read = std::fs::File::open(file).and_then(|mut f| f.read_exact(&mut header));
     match (read, header) {
-        (Ok(()), [b'Q', b'F', b'I', 0xfb, .., a, b, c, d, e, f, g, h]) => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        (Ok(()), [b'Q', b'F', b'I', 0xfb, .., _, _, _, _, _, _, _, _]) => {
+            header[24..].iter().fold(0, |size, byte| size << 8 | u64::from(*byte))
+        }
         _ => volume.size_bytes,
     }
 }
