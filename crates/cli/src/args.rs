@@ -1,0 +1,152 @@
+//! The options of the command as clap reads them; one struct a subcommand.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit;
+use crate::output::ColorChoice;
+use crate::variable_args::VariableArgs;
+
+/// Golden AlmaLinux 9 images with k3s inside, as templates on Proxmox VE.
+#[derive(Debug, Parser)]
+#[command(name = "k3simage", version, max_term_width = 120, after_help = exit::HELP, disable_help_subcommand = false)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every subcommand.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Print one JSON object a line (events, findings, results) instead of text
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Tell more: -v also the guest's output, -vv also the API requests
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
+    pub(crate) verbose: u8,
+    /// Tell results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub(crate) quiet: bool,
+    /// When to use colours; NO_COLOR is honoured
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        help_heading = "Output"
+    )]
+    pub(crate) color: ColorChoice,
+    /// Append everything, with the guest's output and the API requests, to this file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Output")]
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a template folder, ready to edit
+    Init(InitArgs),
+    /// Check a template folder: variables, kickstart, scripts; in seconds, without network
+    Validate(FolderArgs),
+    /// Check what a build needs on the cluster: privileges, storages, node, ISO, name, vmid; changes nothing
+    Plan(FolderArgs),
+    /// Build the image and leave it as a template
+    Build(BuildArgs),
+    /// List the templates on the cluster that k3simage made
+    List(ListArgs),
+    /// Serve an emulated Proxmox VE with simulated guests on this machine
+    #[cfg(feature = "emulator")]
+    Emulator(EmulatorArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Folder to write; files that are there are never overwritten
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FolderArgs {
+    /// The template folder
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// The template folder
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+    /// Build on the embedded Proxmox VE emulator, with a simulated guest; no cluster and no token are needed
+    #[cfg(feature = "emulator")]
+    #[arg(long)]
+    pub(crate) emulator: bool,
+    /// Add the build to this manifest, in Packer's shape
+    #[arg(long, value_name = "PATH")]
+    pub(crate) manifest: Option<PathBuf>,
+    /// What becomes of the VM when the build fails; stands above the variable on_error
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_error: Option<OnErrorArg>,
+}
+
+/// What becomes of the VM when a build fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnErrorArg {
+    /// Remove all that the build made
+    Cleanup,
+    /// Leave it as it is, for a look
+    Keep,
+    /// Ask on the terminal
+    Ask,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// A template folder to take the connection from; without one, -var, -var-file and PKR_VAR_* give it
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+}
+
+/// Options of the emulator.
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+pub(crate) struct EmulatorArgs {
+    /// Address to serve on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8006")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Keep VMs, storages and the certificate in this folder; without it they end with the command
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Version of Proxmox VE to answer as
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) pve_version: Option<String>,
+    /// How many times faster than real the guests and tasks run; 0 means without any delay
+    #[arg(long, value_name = "FACTOR", default_value_t = 60.0, value_parser = time_scale)]
+    pub(crate) time_scale: f64,
+}
+
+#[cfg(feature = "emulator")]
+fn time_scale(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(scale) if scale.is_finite() && scale >= 0.0 => Ok(scale),
+        _ => Err("a number from 0 up is wanted: 60 is sixty times faster than real, 0 is without any delay".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

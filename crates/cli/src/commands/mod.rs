@@ -1,0 +1,38 @@
+//! The subcommands, one file each.
+
+mod build;
+#[cfg(feature = "emulator")]
+mod emulator;
+mod init;
+mod list;
+mod plan;
+mod validate;
+
+use crate::args::Command;
+use crate::exit::Exit;
+use crate::output::{Console, Problem};
+use crate::signals::Signals;
+
+/// Runs a subcommand.
+pub(crate) async fn dispatch(command: Command, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
+    match command {
+        Command::Init(args) => init::run(&args, console),
+        Command::Validate(args) => validate::run(&args, console),
+        Command::Plan(args) => unless_ended(plan::run(&args, console), signals).await,
+        Command::List(args) => unless_ended(list::run(&args, console), signals).await,
+        Command::Build(args) => Box::pin(build::run(args, console, signals)).await,
+        #[cfg(feature = "emulator")]
+        Command::Emulator(args) => Box::pin(emulator::run(&args, console, signals)).await,
+    }
+}
+
+/// Work that leaves nothing behind ends with the first signal.
+async fn unless_ended(
+    work: impl Future<Output = Result<Exit, Box<Problem>>>,
+    signals: &Signals,
+) -> Result<Exit, Box<Problem>> {
+    tokio::select! {
+        ended = work => ended,
+        () = signals.first() => Ok(signals.exit().unwrap_or(Exit::Interrupted)),
+    }
+}

@@ -1,0 +1,88 @@
+//! The embedded emulator as the cluster of one build: what the folder asks for is there, the pipeline is the same.
+
+use std::collections::BTreeMap;
+
+use image_build::spec::{ImageSpec, IsoSource};
+use image_build::{Connection, Credentials, TlsTrust};
+use pve_emulator::{Emulator, StorageSpec, Timing};
+
+use crate::output::Problem;
+
+/// Guests run this many times faster than real: an install of some minutes takes a second or two, and every step can be seen.
+const TIME_SCALE: f64 = 200.0;
+
+/// The ISO that a fresh template folder names, and its storage.
+pub(crate) const ISO: &str = "AlmaLinux-9.3-x86_64-minimal.iso";
+pub(crate) const ISO_STORAGE: &str = "local";
+
+/// Starts an emulator with the node, storages and ISO that `spec` names.
+pub(crate) async fn start(spec: &ImageSpec) -> Result<Emulator, Box<Problem>> {
+    let emulator = Emulator::builder()
+        .nodes([spec.node.to_string()])
+        .storages(storages(spec))
+        .timing(Timing::Scaled(TIME_SCALE))
+        .start()
+        .await
+        .map_err(|error| Problem::failed("starting the embedded emulator").because(&error))?;
+    if let IsoSource::Volid(volid) = &spec.installer.iso {
+        emulator
+            .add_installer_iso(volid.storage().as_str(), volid.file_name())
+            .map_err(|error| Problem::bad_input(format!("putting {volid} on the embedded emulator")).because(&error))?;
+    }
+    Ok(emulator)
+}
+
+/// What a build on `emulator` must be told, and nothing else: where it answers, as whom, whom to trust, and the port at which its
+/// guests are reached.
+pub(crate) fn connect(spec: &mut ImageSpec, emulator: &Emulator) -> Result<Connection, Box<Problem>> {
+    let wrong = |error: &(dyn std::error::Error + 'static)| {
+        Problem::failed("connecting to the embedded emulator").because(error)
+    };
+    spec.communicator.ssh.port = emulator.guest_ssh_port();
+    // An address of the user's own network leads nowhere here; the guest agent tells the simulated one.
+    spec.communicator.ssh.host = None;
+    let url = emulator.url().parse().map_err(|error: url::ParseError| wrong(&error))?;
+    let fingerprint = emulator
+        .fingerprint()
+        .parse()
+        .map_err(|error: proxmox_client::Error| wrong(&error))?;
+    let credentials = Credentials::Token {
+        id: emulator.token_id().to_owned(),
+        secret: emulator.token_secret().to_owned().into(),
+    };
+    Ok(Connection::new(url, credentials, TlsTrust::Pinned(fingerprint)))
+}
+
+/// The variables that point a template folder to `emulator`.
+pub(crate) fn variables(emulator: &Emulator) -> [(&'static str, String); 5] {
+    [
+        ("proxmox_url", emulator.url()),
+        ("proxmox_username", emulator.token_id().to_owned()),
+        ("proxmox_token", emulator.token_secret().to_owned()),
+        ("proxmox_fingerprint", emulator.fingerprint().to_owned()),
+        ("ssh_port", emulator.guest_ssh_port().to_string()),
+    ]
+}
+
+/// The storages of a plain Proxmox VE, and those that the spec names beside them.
+fn storages(spec: &ImageSpec) -> Vec<StorageSpec> {
+    let mut storages = BTreeMap::new();
+    storages.insert("local".to_owned(), StorageSpec::dir("local", "/var/lib/vz"));
+    storages.insert("local-lvm".to_owned(), StorageSpec::lvmthin("local-lvm"));
+    let mut files = vec![spec.installer.iso_storage.to_string()];
+    if let IsoSource::Volid(volid) = &spec.installer.iso {
+        files.push(volid.storage().to_string());
+    }
+    for name in files {
+        storages
+            .entry(name.clone())
+            .or_insert_with(|| StorageSpec::dir(&name, &format!("/mnt/pve/{name}")));
+    }
+    let disks = spec.disks.iter().map(|disk| &disk.storage).chain(&spec.cloud_init);
+    for name in disks {
+        storages
+            .entry(name.to_string())
+            .or_insert_with(|| StorageSpec::lvmthin(name.as_str()));
+    }
+    storages.into_values().collect()
+}

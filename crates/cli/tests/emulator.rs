@@ -1,0 +1,103 @@
+//! `emulator`: says how to reach it, serves, keeps its data, ends by a signal.
+
+mod common;
+
+use std::io::Read as _;
+use std::process::Stdio;
+
+use common::{Ended, Folder, IMAGE, k3simage, run, signal, until};
+use proxmox_client::{Auth, Client, Tls};
+use serde_json::Value;
+
+fn start(args: &[&str]) -> (std::process::Child, Value) {
+    let mut all = vec!["emulator", "--listen", "127.0.0.1:0", "--json", "--time-scale", "0"];
+    all.extend(args);
+    let told = std::cell::RefCell::new(Value::Null);
+    let (child, _) = until(&mut k3simage(&all), |object| {
+        told.replace(object.clone());
+        object["event"] == "emulator_started"
+    });
+    (child, told.into_inner())
+}
+
+fn text<'a>(told: &'a Value, key: &str) -> &'a str {
+    told[key].as_str().unwrap()
+}
+
+#[test]
+fn it_serves_until_a_signal_and_keeps_its_data() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("pve");
+    let mut secrets = Vec::new();
+    for (name, code) in [("INT", 0), ("TERM", 0)] {
+        let (mut child, told) = start(&["--data", data.to_str().unwrap(), "--pve-version", "9.1.2"]);
+        let pve = Client::builder(text(&told, "url"))
+            .auth(Auth::token(
+                text(&told, "token_id"),
+                text(&told, "token_secret").to_owned(),
+            ))
+            .tls(Tls::Pinned(text(&told, "fingerprint").parse().unwrap()))
+            .build()
+            .unwrap();
+        let version = tokio::runtime::Runtime::new()
+            .unwrap()
+            .block_on(async { pve.version().await.unwrap().version.clone() });
+        assert_eq!(version, "9.1.2");
+        signal(&child, name);
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        secrets.push((told["token_secret"].clone(), told["fingerprint"].clone()));
+    }
+    assert_eq!(secrets[0], secrets[1], "who connected before connects again");
+}
+
+#[test]
+fn a_build_runs_on_it_by_the_variables_that_it_prints() {
+    let temp = tempfile::tempdir().unwrap();
+    let isos = temp.path().join("isos");
+    let folder = Folder::new();
+    let (mut child, told) = start(&["--data", isos.to_str().unwrap()]);
+    let mut build = k3simage(&["build", folder.path(), "-q"]);
+    for (name, value) in told["variables"].as_object().unwrap() {
+        build.env(format!("PKR_VAR_{name}"), value.as_str().unwrap());
+    }
+    // The folder's own file stands above the environment, as in Packer.
+    build.args(["-var", &format!("proxmox_url={}", text(&told, "url"))]);
+    build.args(["-var", &format!("proxmox_username={}", text(&told, "token_id"))]);
+    Ended::of(&build.output().unwrap()).expect(0, &[IMAGE]);
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn people_are_told_url_fingerprint_and_token() {
+    let mut child = k3simage(&["emulator", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut told = String::new();
+    let mut part = [0; 4096];
+    while !told.contains("Ctrl-C ends it.") {
+        let read = out.read(&mut part).unwrap();
+        assert_ne!(read, 0, "ended: {told}");
+        told.push_str(std::str::from_utf8(&part[..read]).unwrap());
+    }
+    for part in [
+        "https://127.0.0.1:",
+        "fingerprint",
+        "root@pam!",
+        "PKR_VAR_proxmox_url=",
+        "k3simage plan DIR",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_address_in_use_is_bad_input() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    run(&["emulator", "--listen", &address]).expect(2, &["cannot listen on", &address, "port 0"]);
+}
