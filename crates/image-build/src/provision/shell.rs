@@ -149,14 +149,7 @@ impl Provisioner for ShellProvisioner {
                 .map(|tail| tail.iter().cloned().collect())
                 .unwrap_or_default()
         };
-        let status = ended.map_err(|error| {
-            let hint = if error.is_lost() {
-                " (a script that reboots the guest cuts its own connection)"
-            } else {
-                ""
-            };
-            Error::guest(format!("running {}{hint}", self.name))(error)
-        })?;
+        let status = ended.map_err(Error::guest(format!("running {}", self.name)))?;
         if !status.success() {
             return Err(Error::Script {
                 script: self.name.clone(),
