@@ -76,7 +76,7 @@ fn storages(spec: &ImageSpec) -> Vec<StorageSpec> {
     for name in files {
         storages
             .entry(name.clone())
-            .or_insert_with(|| StorageSpec::dir(&name, &format!("/mnt/pve/{name}")));
+            .or_insert_with(|| StorageSpec::dir(&name, format!("/mnt/pve/{name}")));
     }
     let disks = spec.disks.iter().map(|disk| &disk.storage).chain(&spec.cloud_init);
     for name in disks {

@@ -90,7 +90,7 @@ fn the_embedded_emulator_has_what_the_folder_names() {
         "proxmox_node=lab-3",
         "vm_storage_pool=fast",
         "alma_iso_storage_pool=isos",
-        "alma_iso_url=shelf:iso/AlmaLinux-9.5-x86_64-boot.iso",
+        "alma_iso_url=shelf:iso/AlmaLinux-9.5-x86_64-dvd.iso",
     ];
     let mut args = vec!["build", folder.path(), "--emulator"];
     args.extend(vars.iter().flat_map(|var| ["-var", var]));
@@ -134,7 +134,7 @@ fn a_failing_script_ends_the_build_and_leaves_nothing() {
     folder.edit(
         "scripts/os-update.sh",
         "set -euo pipefail",
-        "set -euo pipefail\necho 'no mirror answers' >&2\nexit 7",
+        "set -euo pipefail\necho 'no mirror answers'\nexit 7",
     );
     let cluster = Cluster::start(Emulator::builder());
     let before = cluster.inventory();
@@ -145,8 +145,7 @@ fn a_failing_script_ends_the_build_and_leaves_nothing() {
             "os-update.sh",
             "7",
             "no mirror answers",
-            "removed: ",
-            "vm 9000",
+            "vm 9000 removed",
             "--on-error keep",
         ],
     );

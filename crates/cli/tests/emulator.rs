@@ -1,4 +1,5 @@
 //! `emulator`: says how to reach it, serves, keeps its data, ends by a signal.
+#![expect(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
 
 mod common;
 

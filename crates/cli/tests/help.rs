@@ -4,22 +4,184 @@ mod common;
 
 use common::run;
 
+/// Without the blanks that clap leaves at the ends of lines.
+fn trimmed(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
 #[test]
 fn help_lists_commands_and_exit_codes() {
     let ended = run(&["help"]).expect(0, &[]);
-    insta::assert_snapshot!(ended.out, @"");
+    insta::assert_snapshot!(trimmed(&ended.out), @r#"
+    Golden AlmaLinux 9 images with k3s inside, as templates on Proxmox VE
+
+    Usage: k3simage [OPTIONS] <COMMAND>
+
+    Commands:
+      init      Write a template folder, ready to edit
+      validate  Check a template folder: variables, kickstart, scripts; in seconds, without network
+      plan      Check what a build needs on the cluster: privileges, storages, node, ISO, name, vmid;
+                changes nothing
+      build     Build the image and leave it as a template
+      list      List the templates on the cluster that k3simage made
+      emulator  Serve an emulated Proxmox VE with simulated guests on this machine
+      help      Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Output:
+          --json
+              Print one JSON object a line (events, findings, results) instead of text
+
+      -v, --verbose...
+              Tell more: -v also the guest's output, -vv also the API requests
+
+      -q, --quiet
+              Tell results and errors only
+
+          --color <WHEN>
+              When to use colours; NO_COLOR is honoured
+
+              Possible values:
+              - auto:   On a terminal, unless NO_COLOR is set
+              - always: Always
+              - never:  Never
+
+              [default: auto]
+
+          --log-file <FILE>
+              Append everything, with the guest's output and the API requests, to this file
+
+    Exit codes:
+      0    done
+      1    failed on the way; what was created is removed again
+      2    bad input: options, variables, template folder, or what the cluster has; nothing was created
+      3    the cluster could not be reached; nothing was created, the same command may work later
+      130  ended by SIGINT (Ctrl-C); a build is undone first, a second signal stops waiting for that
+      143  ended by SIGTERM; the same
+    "#);
 }
 
 #[test]
 fn help_of_build() {
     let ended = run(&["help", "build"]).expect(0, &[]);
-    insta::assert_snapshot!(ended.out, @"");
+    insta::assert_snapshot!(trimmed(&ended.out), @r#"
+    Build the image and leave it as a template
+
+    Usage: k3simage build [OPTIONS] <DIR>
+
+    Arguments:
+      <DIR>
+              The template folder
+
+    Options:
+          --emulator
+              Build on the embedded Proxmox VE emulator, with a simulated guest; no cluster and no token
+              are needed
+
+          --manifest <PATH>
+              Add the build to this manifest, in Packer's shape
+
+          --on-error <WHAT>
+              What becomes of the VM when the build fails; stands above the variable on_error
+
+              Possible values:
+              - cleanup: Remove all that the build made
+              - keep:    Leave it as it is, for a look
+              - ask:     Ask on the terminal
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Variables:
+          --var <NAME=VALUE>
+              Set a variable, also spelled -var as Packer does; of -var and -var-file the last one wins
+
+          --var-file <FILE>
+              Read variables from a file (*.pkrvars.hcl or *.pkrvars.json), also spelled -var-file
+
+    Output:
+          --json
+              Print one JSON object a line (events, findings, results) instead of text
+
+      -v, --verbose...
+              Tell more: -v also the guest's output, -vv also the API requests
+
+      -q, --quiet
+              Tell results and errors only
+
+          --color <WHEN>
+              When to use colours; NO_COLOR is honoured
+
+              Possible values:
+              - auto:   On a terminal, unless NO_COLOR is set
+              - always: Always
+              - never:  Never
+
+              [default: auto]
+
+          --log-file <FILE>
+              Append everything, with the guest's output and the API requests, to this file
+    "#);
 }
 
 #[test]
 fn help_of_emulator() {
     let ended = run(&["emulator", "--help"]).expect(0, &[]);
-    insta::assert_snapshot!(ended.out, @"");
+    insta::assert_snapshot!(trimmed(&ended.out), @r#"
+    Serve an emulated Proxmox VE with simulated guests on this machine
+
+    Usage: k3simage emulator [OPTIONS]
+
+    Options:
+          --listen <ADDRESS>
+              Address to serve on; port 0 takes a free one
+
+              [default: 127.0.0.1:8006]
+
+          --data <DIR>
+              Keep VMs, storages and the certificate in this folder; without it they end with the
+              command
+
+          --pve-version <VERSION>
+              Version of Proxmox VE to answer as
+
+          --time-scale <FACTOR>
+              How many times faster than real the guests and tasks run; 0 means without any delay
+
+              [default: 60]
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+    Output:
+          --json
+              Print one JSON object a line (events, findings, results) instead of text
+
+      -v, --verbose...
+              Tell more: -v also the guest's output, -vv also the API requests
+
+      -q, --quiet
+              Tell results and errors only
+
+          --color <WHEN>
+              When to use colours; NO_COLOR is honoured
+
+              Possible values:
+              - auto:   On a terminal, unless NO_COLOR is set
+              - always: Always
+              - never:  Never
+
+              [default: auto]
+
+          --log-file <FILE>
+              Append everything, with the guest's output and the API requests, to this file
+    "#);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the tests of the command share: the built binary in a clean environment, a template folder, an emulated cluster.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
+#![allow(clippy::zombie_processes, reason = "the test that is given the child waits for it")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
