@@ -1,6 +1,7 @@
 //! What a simulated guest did and was given, for tests to read back; outlives the guest's process.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +43,9 @@ pub enum GuestState {
     Panicked,
 }
 
-/// One script that ran in a guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One script that ran in a guest. Its `Debug` names the variables and keeps their values to itself: tokens are among
+/// them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScriptRun {
     /// Path as it was called.
     pub name: String,
@@ -79,8 +81,8 @@ pub struct InstalledSummary {
     pub users: Vec<String>,
 }
 
-/// Everything known of one guest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything known of one guest. Its `Debug` leaves the kickstart's text out: it may hold passwords and keys.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestRecord {
     /// The VM's id.
     pub vmid: u32,
@@ -104,4 +106,56 @@ pub struct GuestRecord {
     pub console: String,
     /// Address of the running guest.
     pub address: Option<String>,
+}
+
+impl fmt::Debug for ScriptRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScriptRun")
+            .field("name", &self.name)
+            .field("args", &self.args)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("user", &self.user)
+            .field("exit_code", &self.exit_code)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GuestRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestRecord")
+            .field("vmid", &self.vmid)
+            .field("state", &self.state)
+            .field("boots", &self.boots)
+            .field("kernel_line", &self.kernel_line)
+            .field("kickstart_source", &self.kickstart_source)
+            .field("installed", &self.installed)
+            .field("script_runs", &self.script_runs)
+            .field("console", &self.console)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_keeps_secrets() {
+        let run = ScriptRun {
+            name: "a.sh".into(),
+            args: Vec::new(),
+            content: "export KEY=canary".into(),
+            env: [("TOKEN".to_owned(), "canary".to_owned())].into(),
+            user: "root".into(),
+            exit_code: Some(0),
+        };
+        let record = GuestRecord {
+            kickstart_text: Some("rootpw canary".into()),
+            script_runs: vec![run],
+            ..GuestRecord::default()
+        };
+        let shown = format!("{record:?}");
+        assert!(shown.contains("TOKEN") && !shown.contains("canary"), "{shown}");
+    }
 }

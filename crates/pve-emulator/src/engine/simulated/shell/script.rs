@@ -60,14 +60,26 @@ pub(super) fn effects(text: &str) -> Vec<Effect> {
         effects.extend(sealed(trimmed).map(Effect::Seal));
         // A line that quotes across its end has no words of its own.
         let words: Vec<String> = shell_words::split(trimmed).unwrap_or_default();
+        let certain = top && is_unconditional(&words);
         for part in commands(&words) {
             effects.extend(change(&part));
-            if top {
+            if certain {
                 effects.extend(plain(&part));
             }
         }
     }
     effects
+}
+
+/// Whether a line is run whole: no branch, no function's body, nothing that hangs on another command's end.
+fn is_unconditional(words: &[String]) -> bool {
+    let control = [
+        "if", "elif", "else", "then", "for", "while", "until", "do", "case", "function",
+    ];
+    !words.first().is_some_and(|word| control.contains(&word.as_str()))
+        && !words
+            .iter()
+            .any(|word| matches!(word.as_str(), "&&" | "||" | "|" | "{" | "(") || word.contains("()"))
 }
 
 /// Words that stand in front of a command and are none of its own.
@@ -290,6 +302,9 @@ mod tests {
             ),
             ("# exit 1\nexit 3", vec![Effect::Exit(3)]),
             ("  exit 3", vec![]),
+            ("fail() { echo no; exit 1; }", vec![]),
+            ("test -e x || exit 1", vec![]),
+            ("echo a; exit 2", vec![Effect::Print("a".into()), Effect::Exit(2)]),
             ("truncate -s 0 /etc/machine-id", vec![Effect::Seal(Identity::MachineId)]),
             (
                 "  : >\"${root}/etc/machine-id\"",

@@ -217,3 +217,56 @@ async fn counters_settle_in_the_menu_and_grow_in_the_install() {
         Some("inst.stage2=hd:LABEL=AlmaLinux-9-4-x86_64-dvd quiet")
     );
 }
+
+/// The repository's example folder and the scripts beside it.
+fn of_the_repository(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[tokio::test]
+async fn the_example_installs_and_its_seal_takes_the_identities() {
+    let rig = Rig::new(SimulatedOptions::default());
+    let example = of_the_repository("examples/alma9-k3s-optimized/http/ks.cfg");
+    let kickstart = format!(
+        "{example}\nsshkey --username=root \"{}\"\n%post --erroronfail\nset -euo pipefail\n\
+         cp -p /etc/sysconfig/qemu-ga /etc/sysconfig/qemu-ga.k3simage\n\
+         sed -i -e 's/^FILTER_RPC_ARGS=.*/FILTER_RPC_ARGS=/' /etc/sysconfig/qemu-ga\n\
+         setsebool -P -N virt_qemu_ga_run_unconfined on\necho root:known | chpasswd\n%end\n",
+        rig.public_key()
+    );
+    let launch = rig.launch(108, Some(&kickstart), &[]);
+    rig.file("alma.iso", &plain_volume("AlmaLinux-9-3-x86_64-minimal", &[]));
+    rig.engine.start(launch).await.unwrap();
+    rig.until(108, GuestState::Running).await;
+    rig.agent_up(108, "guest-ping", json!({})).await;
+    let exec = json!({ "path": "/usr/bin/true" });
+    rig.agent(108, "guest-exec", exec.clone()).await.unwrap();
+
+    let mut ssh = rig.ssh(108).await;
+    for script in ["os-update", "guest-agent", "k3s-install", "hardening-oscap", "seal"] {
+        let text = of_the_repository(&format!("scripts/{script}.sh"));
+        assert_eq!(
+            ssh.exec_with(&format!("cat > /root/{script}.sh"), text.as_bytes())
+                .await
+                .code,
+            Some(0)
+        );
+        let run = ssh.exec(&format!("bash /root/{script}.sh")).await;
+        assert_eq!(run.code, Some(0), "{script}: {}", run.stderr);
+    }
+    assert_eq!(
+        ssh.exec("cat /etc/machine-id /etc/ssh/ssh_host_* /root/.ssh/authorized_keys")
+            .await
+            .stdout,
+        ""
+    );
+    assert_eq!(
+        ssh.exec("hostname; getsebool virt_qemu_ga_run_unconfined").await.stdout,
+        "localhost\nvirt_qemu_ga_run_unconfined --> off\n"
+    );
+    let refused = rig.agent(108, "guest-exec", exec).await;
+    assert!(matches!(refused, Err(AgentError::Failed { .. })), "{refused:?}");
+    assert!(!rig.connect(108).await.unwrap().login_by_key("root", &rig.key).await);
+    assert_eq!(ssh.exec("grep '^root:!!:' /etc/shadow | wc -l").await.stdout, "1\n");
+    assert_eq!(rig.engine.guest(108).unwrap().script_runs.len(), 5);
+}
