@@ -2,9 +2,13 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Lab, finished, story};
-use image_build::spec::{OnError, ProvisionerSpec, ShellSpec};
+use image_build::spec::{OnError, ProvisionerSpec, ShellSpec, Timeouts};
 use image_build::{Error, EventKind, ImageSpec};
+use proxmox_client::{CreateVm, Vmid};
+use pve_emulator::FaultAction;
 use pve_emulator::engine::simulated::{Fault, FaultKind};
 
 /// The chain of the error that a build ends with.
@@ -127,4 +131,173 @@ async fn many_builds_at_once_get_vmids_of_their_own() {
         .collect();
     vmids.sort_unstable();
     assert_eq!(vmids, (100..112).collect::<Vec<u32>>());
+}
+
+/// One build with one thing wrong in the guest.
+async fn with_fault(kind: FaultKind, seconds: u64) -> String {
+    let lab = Lab::start().await;
+    lab.guests.inject(Fault::always(kind));
+    let limit = Duration::from_secs(seconds);
+    let timeouts = Timeouts {
+        install: limit,
+        task: limit,
+        shutdown: limit,
+        undo: Duration::from_secs(30),
+    };
+    let mut spec = lab
+        .spec()
+        .timeouts(timeouts)
+        .ssh_timeout(limit)
+        .build()
+        .expect("a spec");
+    if let Some(seal) = &mut spec.seal {
+        seal.timeout = limit;
+    }
+    refused(&lab, spec).await
+}
+
+#[tokio::test]
+async fn what_goes_wrong_in_the_guest_is_named_in_time() {
+    let script = |name: &str| name.to_owned();
+    let cases: Vec<(FaultKind, &[&str])> = vec![
+        (
+            FaultKind::InstallFails {
+                message: "no space left".to_owned(),
+            },
+            &[
+                "install failed",
+                "the end of the installation did not happen within 2.0 s",
+                "console",
+            ],
+        ),
+        (
+            FaultKind::KernelPanic,
+            &[
+                "install failed",
+                "the end of the installation",
+                "0 B written to disk",
+                "kernel panic",
+            ],
+        ),
+        (FaultKind::AgentNever, &["connect failed", "guest agent", "%packages"]),
+        (
+            FaultKind::SshdNever,
+            &[
+                "connect failed",
+                "an ssh login did not happen",
+                "refused: no sshd listens there",
+            ],
+        ),
+        (
+            FaultKind::ScriptHangs {
+                script: script("seal.sh"),
+            },
+            &["seal failed", "running seal.sh", "did not end within 2s"],
+        ),
+        (
+            FaultKind::ScriptReboots {
+                script: script("os-update.sh"),
+            },
+            &[
+                "provision failed",
+                "running os-update.sh",
+                "lost while",
+                "reboots the guest",
+            ],
+        ),
+    ];
+    for (kind, parts) in cases {
+        let what = format!("{kind:?}");
+        let text = with_fault(kind, 2).await;
+        for part in parts {
+            assert!(text.contains(part), "{what}: `{part}` is not in `{text}`");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_powers_off_by_itself_ends_the_wait_at_once() {
+    let begun = std::time::Instant::now();
+    let text = with_fault(FaultKind::PowersOff { after: Duration::ZERO }, 60).await;
+    assert!(
+        text.contains("stopped") && begun.elapsed() < Duration::from_secs(30),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_lost_answer_ends_in_a_template_or_in_nothing() {
+    for (method, path) in [
+        ("POST", "/nodes/*/storage/*/upload"),
+        ("POST", "/nodes/*/qemu"),
+        ("POST", "/nodes/*/qemu/*/status/start"),
+        ("PUT", "/nodes/*/qemu/*/config"),
+        ("DELETE", "/nodes/*/storage/*/content/*"),
+        ("POST", "/nodes/*/qemu/*/status/shutdown"),
+        ("POST", "/nodes/*/qemu/*/template"),
+    ] {
+        for action in [
+            FaultAction::LoseAnswer,
+            FaultAction::Refuse,
+            FaultAction::Status(500, "made for a test".to_owned()),
+        ] {
+            let lab = Lab::start().await;
+            let before = lab.inventory();
+            lab.pve.fail_next(method, path, action.clone());
+            let (ended, seen) = lab.build(lab.spec().build().unwrap()).await;
+            match ended {
+                Ok(artifact) => {
+                    assert_eq!(lab.pve.vmids(), [artifact.vmid], "{method} {path} {action:?}");
+                    let volumes = lab.inventory().1;
+                    assert!(
+                        !volumes.iter().any(|v| v.contains("k3simage-build")),
+                        "{method} {path} {action:?}: {volumes:?}"
+                    );
+                }
+                Err(error) => {
+                    assert_eq!(
+                        lab.inventory(),
+                        before,
+                        "{method} {path} {action:?}: {}\n{}",
+                        error.chain(),
+                        story(&seen)
+                    );
+                    assert!(
+                        matches!(&error, Error::Step { cleanup, .. } if cleanup.is_empty()),
+                        "{}",
+                        error.chain()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_build_did_not_make_is_never_removed() {
+    let lab = Lab::start().await;
+    // Someone takes the vmid between preflight and create, while our own create call is on its way.
+    let spec = lab.spec().build().unwrap();
+    lab.pve
+        .fail_next("POST", "/nodes/*/qemu", FaultAction::Delay(Duration::from_millis(300)));
+    let node = lab.client.node(&"pve".parse().unwrap());
+    let other = CreateVm::new().name("someone-elses");
+    let (ended, _) = lab
+        .build_until(spec, |kind| {
+            if matches!(kind, EventKind::StepStarted { step } if step == "create") {
+                let (vm, other) = (node.qemu(Vmid::new(9000).unwrap()), other.clone());
+                tokio::spawn(async move { vm.create(&other).await });
+            }
+            false
+        })
+        .await;
+    if let Ok(artifact) = &ended {
+        // Our call came first after all; then the other one was refused by PVE.
+        assert_eq!(artifact.vmid, 9000);
+    } else {
+        assert_eq!(
+            lab.pve.vm_config(9000).expect("it is still there")["name"],
+            "someone-elses"
+        );
+    }
 }

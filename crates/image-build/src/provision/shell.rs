@@ -149,7 +149,14 @@ impl Provisioner for ShellProvisioner {
                 .map(|tail| tail.iter().cloned().collect())
                 .unwrap_or_default()
         };
-        let status = ended.map_err(Error::guest(format!("running {}", self.name)))?;
+        let status = ended.map_err(|error| {
+            let hint = if error.is_lost() {
+                " (a script that reboots the guest cuts its own connection)"
+            } else {
+                ""
+            };
+            Error::guest(format!("running {}{hint}", self.name))(error)
+        })?;
         if !status.success() {
             return Err(Error::Script {
                 script: self.name.clone(),

@@ -8,7 +8,7 @@ use serde::Serialize;
 words! {
     /// The way to the guest.
     CommunicatorKind, "a communicator" {
-        /// SSH if the guest can be reached, else the agent; the build says which and why.
+        /// SSH, or the agent when the VM has no network device and no `ssh_host` is set; the build says which and why.
         Auto => "auto",
         /// SSH.
         Ssh => "ssh",
