@@ -14,6 +14,20 @@
 //! | [`engine`] | the seam to running guests |
 //! | `faults` | what a test wants to go wrong |
 //!
+//! # What differs from the real server
+//!
+//! `tests/conformance.rs` replays every recorded exchange of `pve/scenarios/`: all agree in status, reason phrase, content
+//! type, error map and the body's members, types and values. Known to differ, each with its reason:
+//!
+//! - Proxied calls answer `Connection: Keep-Alive`, not also `close` (`FACTS` 20): hyper would really close.
+//! - Replies are never compressed (`FACTS` 21); clients may not rely on that anyway.
+//! - `cluster/resources` is always up to date, lists are in order, and a start right after a stop meets no clean-up lock
+//!   (`FACTS` 77, 80, 81): chance would make tests fail by chance.
+//! - `vncproxy` gives a ticket, but there is no screen behind it; `termproxy` and websockets are not there.
+//! - Not there and answered with 501, never with invented success: HA, backup and restore, migration, snapshots with
+//!   memory, containers, SDN, ACME, OVA import, and every call that has no handler.
+//! - An LVM thin pool behaves as its source says (names, extents); the recordings have directories only.
+//!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! use pve_emulator::Emulator;

@@ -17,7 +17,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -411,6 +411,12 @@ fn ticket_of(headers: &HeaderMap) -> Option<String> {
 
 async fn redirect_to_https(stream: &mut TcpStream, local: Option<SocketAddr>) {
     let Some(local) = local else { return };
+    // What is left unread would turn the answer into a reset.
+    let mut request = [0; 8192];
+    let read = tokio::time::timeout(IDLE, stream.read(&mut request)).await;
+    if !matches!(read, Ok(Ok(_))) {
+        return;
+    }
     let text = format!(
         "HTTP/1.1 301 Moved Permanently\r\nLocation: https://{local}/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     );

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{Call, Routes, nodes};
 
-pub(super) use drive::virtual_size;
+pub(super) use drive::{MAX_SIZE, virtual_size};
 pub(super) use status::summary;
 
 pub(super) fn add(routes: &mut Routes) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::qemu::virtual_size;
+use super::qemu::{MAX_SIZE, virtual_size};
 use super::{Call, Outcome, Routes};
 use crate::state::{StorageKind, StorageSpec, Storages, Volume, parse_volume_name};
 use crate::wire::{Answer, Failure, Shape};
@@ -266,7 +266,11 @@ async fn allocate(call: Call) -> Outcome {
             "illegal name '{filename}' - should be 'vm-{vmid}-*'"
         )));
     }
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+    let bytes = number
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .filter(|n| *n <= MAX_SIZE);
     let bytes = bytes.ok_or_else(|| Failure::param("size", "value does not match the regex pattern"))?;
     if kind == StorageKind::LvmThin && format != "raw" {
         return Err(Failure::die(format!("unsupported format '{format}'")));

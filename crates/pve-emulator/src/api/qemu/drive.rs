@@ -19,7 +19,7 @@ const CLOUDINIT: u64 = 4 << 20;
 /// What a fresh one takes on a file system (recorded).
 pub(super) const CLOUDINIT_USED: u64 = 266_240;
 /// ext4 with 4 KiB blocks ends here; above it qemu-img fails.
-const MAX_FILE: u64 = 16 << 40;
+pub(crate) const MAX_SIZE: u64 = 16 << 40;
 /// LVM gives whole extents.
 const EXTENT: u64 = 4 << 20;
 
@@ -288,19 +288,21 @@ pub(super) fn realise(
                 (_, Some((_, size, _))) => *size,
                 _ => *size_bytes,
             };
-            let size = if spec.kind == StorageKind::LvmThin {
-                size.next_multiple_of(EXTENT)
-            } else {
-                size
-            };
             let name = storages.free_name(node, &spec, vmid, &format);
-            log(allocation_line(&spec, &name, &format, size));
-            if spec.kind == StorageKind::Dir && size > MAX_FILE {
+            if size > MAX_SIZE {
+                // The tool says what it was about to do before it fails (recorded for files).
+                log(allocation_line(&spec, &name, &format, size));
                 let shown = Storages::shown_file(&spec, &name);
                 return Err(format!(
                     "unable to create image: qemu-img: {shown}: The image size is too large for file format '{format}'"
                 ));
             }
+            let size = if spec.kind == StorageKind::LvmThin {
+                size.next_multiple_of(EXTENT)
+            } else {
+                size
+            };
+            log(allocation_line(&spec, &name, &format, size));
             let used = if key == "efidisk0" { size } else { fresh_use(&format) };
             storages
                 .create_disk(node, &spec, vmid, &name, size, used)

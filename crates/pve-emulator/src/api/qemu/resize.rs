@@ -33,7 +33,7 @@ fn wanted(text: &str, now: u64) -> Option<u64> {
     )]
     let bytes = bytes as u64;
     // Sizes are whole KiB.
-    Some((if grow { now.checked_add(bytes)? } else { bytes }).next_multiple_of(1024))
+    (if grow { now.checked_add(bytes)? } else { bytes }).checked_next_multiple_of(1024)
 }
 
 async fn resize(call: Call) -> Outcome {
@@ -66,6 +66,10 @@ async fn resize(call: Call) -> Outcome {
         let (spec, volume) = storages.find(&node, &volid).ok_or_else(|| format!("volume '{volid}' does not exist"))?;
         let (spec, volume) = (spec.clone(), volume.clone());
         let new = wanted(&size, volume.size_bytes).ok_or("unable to parse size")?;
+        if new > drive::MAX_SIZE {
+            let shown = Storages::shown_file(&spec, &volume.name);
+            return Err(format!("command '/usr/bin/qemu-img resize -f {} {shown} {new}' failed: exit code 1", volume.format));
+        }
         if new < volume.size_bytes {
             return Err("shrinking disks is not supported".into());
         }
@@ -106,6 +110,8 @@ mod tests {
             ("1.5K", 0, Some(2048)),
             ("1000", 0, Some(1024)),
             ("5X", 0, None),
+            ("+99999999999T", 1, None),
+            ("99999999999999999999", 0, None),
         ] {
             assert_eq!(wanted(text, now), bytes, "{text}");
         }
