@@ -91,9 +91,12 @@ fn a_vmid_that_is_not_ours_is_left_alone() {
             .create(&proxmox_client::CreateVm::new().name("payroll"))
             .await
             .unwrap();
-        pve.wait_task(&upid, proxmox_client::Wait::at_most(std::time::Duration::from_secs(30)))
+        let limit = std::time::Duration::from_secs(30);
+        let outcome = pve
+            .wait_task(&upid, proxmox_client::Wait::at_most(limit))
             .await
             .unwrap();
+        assert_eq!(outcome, proxmox_client::TaskOutcome::Ok);
     });
     let before = cluster.inventory();
     cluster
@@ -148,11 +151,7 @@ fn a_certificate_that_does_not_match_is_bad_input() {
     for command in ["plan", "build", "list"] {
         cluster.run(&[command, folder.path()], &["-var", &other]).expect(
             2,
-            &[
-                "certificate",
-                "is not the pinned one",
-                &cluster.emulator.fingerprint().to_owned(),
-            ],
+            &["certificate", "is not the pinned one", cluster.emulator.fingerprint()],
         );
     }
     assert!(

@@ -59,11 +59,14 @@ fn a_build_runs_on_it_by_the_variables_that_it_prints() {
     let (mut child, told) = start(&["--data", isos.to_str().unwrap()]);
     let mut build = k3simage(&["build", folder.path(), "-q"]);
     for (name, value) in told["variables"].as_object().unwrap() {
-        build.env(format!("PKR_VAR_{name}"), value.as_str().unwrap());
+        let value = value.as_str().unwrap();
+        // The folder's own file stands above the environment, as in Packer.
+        if name == "proxmox_token" {
+            build.env("PKR_VAR_proxmox_token", value);
+        } else {
+            build.args(["-var", &format!("{name}={value}")]);
+        }
     }
-    // The folder's own file stands above the environment, as in Packer.
-    build.args(["-var", &format!("proxmox_url={}", text(&told, "url"))]);
-    build.args(["-var", &format!("proxmox_username={}", text(&told, "token_id"))]);
     Ended::of(&build.output().unwrap()).expect(0, &[IMAGE]);
     signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -87,8 +90,8 @@ fn people_are_told_url_fingerprint_and_token() {
         "https://127.0.0.1:",
         "fingerprint",
         "root@pam!",
-        "PKR_VAR_proxmox_url=",
-        "k3simage plan DIR",
+        "PKR_VAR_proxmox_token=",
+        "k3simage build DIR -var 'proxmox_url=https://127.0.0.1:",
     ] {
         assert!(told.contains(part), "{part} is not in {told}");
     }

@@ -6,7 +6,7 @@ use common::run;
 
 /// Without the blanks that clap leaves at the ends of lines.
 fn trimmed(text: &str) -> String {
-    text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `k3simage emulator`: serves an emulated Proxmox VE until a signal ends it.
 
+use std::fmt::Write as _;
+
 use pve_emulator::{Emulator, Timing};
 use serde_json::{Map, Value, json};
 
@@ -82,11 +84,20 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
         emulator.data_dir().display()
     ));
     console.note("");
-    console.note("Use it:");
-    for (name, value) in variables {
-        console.note(format_args!("  export PKR_VAR_{name}='{value}'"));
+    // A folder's own variable file stands above the environment, so what such files set is given by -var.
+    let mut vars = String::new();
+    for (name, value) in &variables {
+        if *name != "proxmox_token" {
+            // Writing to a string cannot fail.
+            let _ = write!(vars, " -var '{name}={value}'");
+        }
     }
-    console.note("  k3simage plan DIR");
+    console.note("Use it:");
+    console.note(format_args!(
+        "  export PKR_VAR_proxmox_token='{}'",
+        emulator.token_secret()
+    ));
+    console.note(format_args!("  k3simage build DIR{vars}"));
     console.note(format_args!(
         "  curl -k -H 'Authorization: PVEAPIToken={}={}' {}/api2/json/version",
         emulator.token_id(),

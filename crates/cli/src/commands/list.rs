@@ -1,6 +1,6 @@
 //! `k3simage list`: the templates on the cluster that k3simage made.
 
-use image_build::build::IMAGE_TAG;
+use image_build::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Resource, ResourceKind, Vmid};
 use serde::Serialize;
 use serde_json::json;
@@ -90,7 +90,7 @@ fn row(name: Option<&str>, vmid: Vmid, node: &str, tags: Vec<String>, descriptio
         node: node.to_owned(),
         k3s_version: field(description, "k3s"),
         built: field(description, "built"),
-        build_id: field(description, "build"),
+        build_id: field(description, "build").map(|id| id.trim_start_matches(BUILD_TAG_PREFIX).to_owned()),
         tags,
     }
 }
@@ -106,7 +106,7 @@ fn field(description: &str, name: &str) -> Option<String> {
 /// Columns as wide as their widest entry.
 fn table(rows: &[Row]) -> Vec<String> {
     let dash = || "-".to_owned();
-    let mut cells = vec![["NAME", "VMID", "NODE", "K3S", "BUILT"].map(str::to_owned)];
+    let mut cells = vec![["NAME", "VMID", "NODE", "K3S", "BUILT (UTC)"].map(str::to_owned)];
     cells.extend(rows.iter().map(|row| {
         [
             row.name.clone(),
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(
             table(&[known, unknown]),
             [
-                "NAME                            VMID  NODE      K3S           BUILT",
+                "NAME                            VMID  NODE      K3S           BUILT (UTC)",
                 "alma9-k3-node-amd64-v1.29.0-v1  9000  pve       v1.29.0+k3s1  2026-11-23T20:41:07",
                 "-                               100   pve-long  -             -",
             ]

@@ -199,7 +199,7 @@ impl BuildView {
     fn begin(&mut self, step: &str) {
         self.end();
         let bar = self.console.bar();
-        bar.set_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
         let now = Instant::now();
         let running = Running {
             name: step.to_owned(),
