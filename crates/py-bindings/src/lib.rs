@@ -12,6 +12,7 @@
 mod access;
 mod artifact;
 mod client;
+mod command;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod errors;
@@ -35,6 +36,8 @@ mod _k3simage {
     use crate::artifact::Artifact;
     #[pymodule_export]
     use crate::client::Client;
+    #[pymodule_export]
+    use crate::command::run_command;
     #[cfg(feature = "emulator")]
     #[pymodule_export]
     use crate::emulator::Emulator;

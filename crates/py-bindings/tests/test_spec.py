@@ -121,7 +121,7 @@ def test_bad_values(fields: dict[str, object], parts: list[str]) -> None:
 
 def test_all_problems_at_once() -> None:
     with pytest.raises(k3simage.InvalidInputError) as caught:
-        k3simage.ImageSpec(node="-bad-", vmid=7, cpu_type="kvm64", k3s_version="v1.31.3", bios="efi")
+        k3simage.ImageSpec(node="-bad-", vmid=7, cpu_type="kvm64", k3s_version="v1.31.3", bios="efi")  # type: ignore[arg-type]
     assert len(caught.value.findings) == 5
     assert str(caught.value).endswith("(and 4 more)")
 

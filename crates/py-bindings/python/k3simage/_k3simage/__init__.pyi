@@ -1,5 +1,7 @@
 """The native module."""
 
+from collections.abc import Sequence
+
 from ._client import Client as Client
 from ._emulator import Emulator as Emulator
 from ._event import Event as Event
@@ -17,3 +19,5 @@ from ._plan import plan as plan
 from ._plan import plan_async as plan_async
 from ._plan import validate as validate
 from ._spec import ImageSpec as ImageSpec
+
+def run_command(arguments: Sequence[str]) -> int: ...
