@@ -89,6 +89,13 @@ pub(crate) fn fork_error() -> PyErr {
     })
 }
 
+/// The package is used while the interpreter goes, when its worker threads have ended.
+pub(crate) fn interpreter_ends() -> PyErr {
+    Python::attach(|py| {
+        Exception::new("Error", "k3simage cannot be used any more: the interpreter is ending").build(py)
+    })
+}
+
 /// The exception for a failure.
 pub(crate) fn raise(failure: Failure) -> PyErr {
     Python::attach(|py| match failure {

@@ -6,48 +6,76 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::coroutine::CancelHandle;
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use tokio::runtime::Runtime;
+use pyo3::sync::MutexExt;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::errors::{Failure, fork_error, raise, worker_died};
+use crate::errors::{Failure, fork_error, interpreter_ends, raise, worker_died};
 
 /// How long a plain call may keep a Ctrl-C waiting: below what a person notices, far above what the wake costs.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The runtime and the process that made it.
-struct Owned {
-    runtime: Runtime,
-    pid: u32,
+/// How long the end of the interpreter waits for worker threads; they end at once unless one reads a large file.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
+
+/// The one runtime in its life.
+#[derive(Debug)]
+enum Life {
+    Unborn,
+    Alive { runtime: Runtime, pid: u32 },
+    Over,
 }
 
-/// The runtime, made at the first use and kept until the interpreter ends.
-fn runtime() -> PyResult<&'static Runtime> {
-    static RUNTIME: OnceLock<Result<Owned, String>> = OnceLock::new();
-    let owned = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
+static LIFE: Mutex<Life> = Mutex::new(Life::Unborn);
+
+/// Waits for the lock without the GIL: its holder may need that.
+fn life(py: Python<'_>) -> MutexGuard<'static, Life> {
+    // Nothing panics while it is held, so what a poisoned lock guards is whole.
+    LIFE.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A handle on the runtime, which is made at the first use.
+fn handle(py: Python<'_>) -> PyResult<Handle> {
+    let mut life = life(py);
+    if let Life::Unborn = *life {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("k3simage")
             .build()
-            .map(|runtime| Owned {
-                runtime,
-                pid: std::process::id(),
-            })
-            .map_err(|cause| cause.to_string())
-    });
-    match owned {
+            .map_err(|cause| PyOSError::new_err(format!("starting worker threads: {cause}")))?;
+        py.import("atexit")?
+            .call_method1("register", (wrap_pyfunction!(shut_down, py)?,))?;
+        *life = Life::Alive {
+            runtime,
+            pid: std::process::id(),
+        };
+    }
+    match &*life {
         // A fork copies the memory but not the worker threads: every wait would hang.
-        Ok(owned) if owned.pid == std::process::id() => Ok(&owned.runtime),
-        Ok(_) => Err(fork_error()),
-        Err(cause) => Err(pyo3::exceptions::PyOSError::new_err(format!(
-            "starting worker threads: {cause}"
-        ))),
+        Life::Alive { runtime, pid } if *pid == std::process::id() => Ok(runtime.handle().clone()),
+        Life::Alive { .. } => Err(fork_error()),
+        Life::Unborn | Life::Over => Err(interpreter_ends()),
+    }
+}
+
+/// Ends the worker threads before the interpreter does: one that wakes a coroutine while it goes would crash it.
+#[pyfunction]
+fn shut_down(py: Python<'_>) {
+    let was = std::mem::replace(&mut *life(py), Life::Over);
+    match was {
+        Life::Alive { runtime, pid } if pid == std::process::id() => {
+            py.detach(|| runtime.shutdown_timeout(SHUTDOWN_LIMIT));
+        }
+        // In a forked process there are no threads to wait for.
+        other => std::mem::forget(other),
     }
 }
 
@@ -127,7 +155,7 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
     {
         let token = CancellationToken::new();
         let (sender, notices) = unbounded_channel();
-        let task = runtime()?.spawn(work(sender, token.clone()));
+        let task = Python::attach(handle)?.spawn(work(sender, token.clone()));
         Ok(Self {
             task,
             notices,
@@ -167,7 +195,7 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
     /// Waits with the GIL released. A signal handler that raises (Ctrl-C) cancels the work and is raised once the
     /// undo is through; the second one stops waiting. A callback that raises cancels the work as well.
     pub(crate) fn wait(mut self, py: Python<'_>) -> PyResult<T> {
-        let runtime = runtime()?;
+        let runtime = handle(py)?;
         let mut stopped: Option<PyErr> = None;
         loop {
             let turn = py.detach(|| {

@@ -104,3 +104,37 @@ def test_after_a_fork_there_is_an_error_and_no_hang() -> None:
             os._exit(0 if error.help is not None and "spawn" in error.help else 2)
         os._exit(3)
     assert os.waitpid(child, 0)[1] == 0
+
+
+LAST_AWAIT = """
+    import asyncio, sys, k3simage
+    client = k3simage.Client(sys.argv[1], token=sys.argv[2], fingerprint=sys.argv[3])
+    async def main():
+        await asyncio.gather(*(client.version_async() for _ in range(4)))
+    asyncio.run(main())
+"""
+
+
+def test_the_interpreter_ends_in_order_right_after_an_await(pve: k3simage.Emulator) -> None:
+    """A worker that wakes a coroutine while the interpreter goes used to crash it, two times out of three."""
+    for _ in range(8):
+        with script(LAST_AWAIT, pve.url, pve.token, pve.fingerprint) as process:
+            out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_at_exit_there_is_an_error_and_no_hang(pve: k3simage.Emulator) -> None:
+    text = """
+        import atexit, sys, k3simage
+        client = k3simage.Client(sys.argv[1], token=sys.argv[2], fingerprint=sys.argv[3])
+        def late():
+            try:
+                client.version()
+            except k3simage.Error as error:
+                print(error)
+        atexit.register(late)
+        client.nodes()
+    """
+    with script(text, pve.url, pve.token, pve.fingerprint) as process:
+        out, err = process.communicate(timeout=60)
+    assert (out, err) == ("k3simage cannot be used any more: the interpreter is ending\n", "")

@@ -8,6 +8,19 @@ from pathlib import Path
 import k3simage
 import pytest
 
+KICKSTART = """
+cdrom
+lang en_US.UTF-8
+timezone UTC
+autopart
+rootpw --lock
+user --name=builder --plaintext --password=geheim
+%packages
+qemu-guest-agent
+%end
+reboot
+"""
+
 
 def test_keywords_and_preset() -> None:
     spec = k3simage.ImageSpec(k3s_version="v1.31.3+k3s1", node="pve")
@@ -27,7 +40,7 @@ def test_keywords_and_preset() -> None:
 
 def test_every_field_arrives(tmp_path: Path) -> None:
     kickstart = tmp_path / "ks.cfg"
-    kickstart.write_text("%packages\nqemu-guest-agent\n%end\nreboot\n")
+    kickstart.write_text(KICKSTART)
     spec = k3simage.ImageSpec(
         k3s_version="v1.31.3+k3s1",
         k3s_role="agent",
