@@ -97,6 +97,15 @@ python: ## The Python package: built, checked, tested, its examples run
 	$(IN_VENV) mypy tests
 	$(IN_VENV) python -m mypy.stubtest k3simage --allowlist tests/stubtest-allowlist.txt
 	$(IN_VENV) pytest -q
+	# The wheel as users get it: installed alone, it imports and carries the command.
+	cd ../..
+	rm -rf target/wheel
+	$(IN_VENV) maturin build --quiet --manifest-path crates/py-bindings/Cargo.toml --out target/wheel
+	$(PYTHON) -m venv target/wheel/venv
+	target/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index target/wheel/*.whl
+	cd target/wheel
+	venv/bin/python -c 'import k3simage; print(k3simage.ImageSpec(node="pve"))'
+	venv/bin/k3simage --version
 
 .PHONY: bench
 bench: ## Prints the figures of docs/benchmarks.md, measured now

@@ -263,6 +263,22 @@ async def test_the_loop_runs_on_during_a_build(pve: k3simage.Emulator, folder: P
     assert turns > 100
 
 
+def test_other_threads_run_during_a_build(pve: k3simage.Emulator, folder: Path) -> None:
+    turns, ended = 0, threading.Event()
+
+    def count() -> None:
+        nonlocal turns
+        while not ended.wait(0.001):
+            turns += 1
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    k3simage.build(folder, variables=pve.variables)
+    ended.set()
+    counter.join()
+    assert turns > 20
+
+
 async def test_several_builds_at_once(pve: k3simage.Emulator) -> None:
     specs = [
         k3simage.ImageSpec(
