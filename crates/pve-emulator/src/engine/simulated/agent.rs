@@ -106,8 +106,12 @@ fn generic(desc: impl Into<String>) -> AgentError {
 }
 
 /// Whether the configuration of the agent lets a command through. EL has spelled its list in three ways so far.
-fn is_allowed(system: &System, command: &str) -> bool {
-    let text = system.files.text("/etc/sysconfig/qemu-ga");
+///
+/// The agent reads its list when it starts and not again: what seals an image closes it for the next boot and can still
+/// be followed to its end.
+fn is_allowed(system: &mut System, command: &str) -> bool {
+    let System { agent_config, files, .. } = system;
+    let text = agent_config.get_or_insert_with(|| files.text("/etc/sysconfig/qemu-ga"));
     let mut allowed = true;
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let Some((name, value)) = line.split_once('=') else {
@@ -161,7 +165,7 @@ impl Agent {
                 desc,
             });
         }
-        if !is_allowed(&host.system(), command) {
+        if !is_allowed(&mut host.system(), command) {
             let desc = format!("Command {command} has been disabled: the command is not allowed");
             return Err(AgentError::Failed {
                 class: "CommandNotFound".to_owned(),
@@ -359,14 +363,14 @@ impl Agent {
 }
 
 fn facts(host: &Arc<Host>, nic: &Nic, command: &str, arguments: &Value) -> Result<Value, AgentError> {
-    let system = host.system();
+    let mut system = host.system();
     Ok(match command {
         "guest-sync" | "guest-sync-delimited" => arguments.get("id").cloned().unwrap_or(Value::Null),
         "guest-info" => json!({
             "version": "8.2.0",
             "supported_commands": COMMANDS
                 .iter()
-                .map(|name| json!({ "name": name, "enabled": is_allowed(&system, name), "success-response": *name != "guest-shutdown" }))
+                .map(|name| json!({ "name": name, "enabled": is_allowed(&mut system, name), "success-response": *name != "guest-shutdown" }))
                 .collect::<Vec<_>>(),
         }),
         "guest-get-host-name" => json!({ "host-name": system.hostname() }),

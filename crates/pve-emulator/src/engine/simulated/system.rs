@@ -50,6 +50,9 @@ pub(super) struct System {
     /// Units that run now.
     #[serde(skip)]
     pub(super) active: BTreeSet<String>,
+    /// `/etc/sysconfig/qemu-ga` as the running agent read it; `None` until its first command.
+    #[serde(skip)]
+    pub(super) agent_config: Option<String>,
 }
 
 impl System {
@@ -135,6 +138,7 @@ impl System {
             packages: BTreeSet::new(),
             units: BTreeMap::new(),
             selinux_booleans: BTreeSet::new(),
+            agent_config: None,
             runs: Vec::new(),
             active: BTreeSet::new(),
         };

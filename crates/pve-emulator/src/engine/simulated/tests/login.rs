@@ -229,6 +229,13 @@ async fn the_agent_runs_programs_only_when_both_locks_are_open() {
     );
     let mut ssh = rig.ssh(206).await;
     ssh.exec("sed -i '/^FILTER_RPC_ARGS=/d' /etc/sysconfig/qemu-ga").await;
+    // The running agent has read its list already.
+    let refused = rig.agent(206, "guest-exec", exec.clone()).await;
+    assert!(
+        matches!(refused, Err(AgentError::Failed { ref desc, .. }) if desc.contains("has been disabled")),
+        "{refused:?}"
+    );
+    ssh.exec("systemctl restart qemu-guest-agent").await;
     let refused = rig.agent(206, "guest-exec", exec.clone()).await;
     assert!(
         matches!(refused, Err(AgentError::Failed { ref desc, .. }) if desc.contains("Permission denied")),

@@ -201,7 +201,12 @@ impl Shell {
                         system.active.remove(unit);
                     }
                 }
-                "start" | "restart" | "try-restart" | "reload" | "reload-or-restart" => start(&mut system),
+                "start" | "restart" | "try-restart" | "reload" | "reload-or-restart" => {
+                    start(&mut system);
+                    if unit.starts_with("qemu-guest-agent") && verb != "start" {
+                        system.agent_config = None;
+                    }
+                }
                 "stop" => drop(system.active.remove(unit)),
                 other => {
                     io.stderr.line(format!("Unknown command verb {other}."));
