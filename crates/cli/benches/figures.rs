@@ -74,7 +74,7 @@ async fn serve() -> Result<()> {
 fn client(target: &Value) -> Result<Client> {
     let text = |key: &str| target.get(key).and_then(Value::as_str).with_context(|| format!("no {key} in the target"));
     Ok(Client::builder(text("url")?)
-        .auth(Auth::token(text("token_id")?, text("token_secret")?.into()))
+        .auth(Auth::token(text("token_id")?, text("token_secret")?))
         .tls(Tls::Pinned(text("fingerprint")?.parse()?))
         .build()?)
 }
