@@ -5,12 +5,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::event::Emitter;
 use crate::Error;
+use crate::text::human_duration;
 
 /// Pause after the first look. A simulated guest without delays is ready within milliseconds.
 const FIRST: Duration = Duration::from_millis(10);
 /// Longest pause: what our waiting may add to a state that lasts minutes, and one request each costs PVE little.
 const LONGEST: Duration = Duration::from_secs(2);
+/// A wait that tells does so first after this, and then each time that it has doubled.
+const FIRST_TOLD: Duration = Duration::from_secs(60);
 
 /// Paces a loop that looks at the world until it has changed.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct Pace<'a> {
     begun: Instant,
     next: Duration,
     longest: Duration,
+    telling: Option<(&'a Emitter, Duration)>,
     cancel: &'a CancellationToken,
 }
 
@@ -38,6 +43,7 @@ impl<'a> Pace<'a> {
             begun,
             next: FIRST,
             longest: LONGEST,
+            telling: None,
             cancel,
         }
     }
@@ -45,6 +51,19 @@ impl<'a> Pace<'a> {
     /// Never pauses longer than this.
     pub(crate) fn at_most(mut self, longest: Duration) -> Self {
         self.longest = longest;
+        self
+    }
+
+    /// Begins with this pause, for what is known to take longer than a moment.
+    pub(crate) fn first(mut self, first: Duration) -> Self {
+        self.next = first;
+        self
+    }
+
+    /// Tells what it waits for and what it saw last, after a minute and whenever the wait has doubled: a person should not
+    /// learn it only when time is up.
+    pub(crate) fn telling(mut self, emitter: &'a Emitter) -> Self {
+        self.telling = Some((emitter, FIRST_TOLD));
         self
     }
 
@@ -67,6 +86,17 @@ impl<'a> Pace<'a> {
                 after: self.limit,
                 seen: seen.to_owned(),
             });
+        }
+        if let Some((emitter, next)) = &mut self.telling
+            && now - self.begun >= *next
+        {
+            *next *= 2;
+            emitter.warning(format!(
+                "{} has not happened for {} (limit {}): {seen}",
+                self.what,
+                human_duration(now - self.begun),
+                human_duration(self.limit)
+            ));
         }
         let pause = self.next.min(self.deadline - now);
         self.next = self.next.mul_f64(1.6).min(self.longest);
@@ -102,6 +132,24 @@ mod tests {
         assert!(
             matches!(&error, Error::Timeout { what, seen, .. } if what == "the moon" && seen == "still dark"),
             "{error}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_tells_does_so_while_it_waits() {
+        let (to, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (emitter, cancel) = (Emitter::new("b".to_owned(), Some(to)), CancellationToken::new());
+        let mut pace = Pace::new("the moon", Duration::from_secs(300), &cancel).telling(&emitter);
+        while pace.pause("still dark").await.is_ok() {}
+        let mut texts = Vec::new();
+        while let Ok(event) = told.try_recv() {
+            texts.push(format!("{:?}", event.kind));
+        }
+        // At 1, 2 and 4 of the 5 minutes.
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        assert!(
+            texts.iter().all(|t| t.contains("the moon") && t.contains("still dark")),
+            "{texts:?}"
         );
     }
 

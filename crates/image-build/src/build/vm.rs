@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proxmox_client::{ConfigView, DeleteVm, ErrorKind, Qemu, VmConfigUpdate, VmStatus};
+use tokio::time::Instant;
 
 use super::context::{Context, Resource};
 use super::pace::Pace;
@@ -10,6 +11,8 @@ use crate::Error;
 
 /// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
+/// How long PVE may be out of reach while a state is polled: a node's services restart within it, after an update too.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(120);
 /// Limit of a task that starts, stops, changes or deletes a VM.
 pub(super) const TASK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -48,13 +51,27 @@ impl Context {
         }
     }
 
-    /// One look at the VM.
+    /// One look at the VM. An API that is out of reach for a moment says nothing of the VM: the look is repeated.
     pub(super) async fn vm_status(&self) -> Result<VmStatus, Error> {
         let vmid = self.vmid()?;
-        self.vm()?
-            .status()
-            .await
-            .map_err(Error::api(format!("reading the status of vm {vmid}")))
+        let vm = self.vm()?;
+        let attempt = format!("reading the status of vm {vmid}");
+        let begun = Instant::now();
+        let mut pace = Pace::new(&attempt, OUTAGE_LIMIT, &self.cancel);
+        loop {
+            match vm.status().await {
+                Err(error)
+                    if begun.elapsed() < OUTAGE_LIMIT
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::Connect | ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
+                        ) =>
+                {
+                    pace.pause(&error.to_string()).await?;
+                }
+                ended => return ended.map_err(Error::api(attempt.as_str())),
+            }
+        }
     }
 
     /// Changes the VM's configuration, waiting for the lock if PVE is busy with it.

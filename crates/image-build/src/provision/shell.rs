@@ -1,5 +1,6 @@
 //! Runs a script in the guest, with its variables in a file that only the script's user can read.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,6 +16,10 @@ use crate::spec::{EnvValue, ShellSpec};
 
 /// How many of a failed script's last lines its error carries.
 const TAIL_LINES: usize = 12;
+/// What stands in place of a secret.
+const MASK: &str = "<sensitive>";
+/// Shorter values are no secrets, and masking them would make every line unreadable.
+const SHORTEST_MASKED: usize = 4;
 
 /// Loads the variables, removes their file, and becomes the script. `set -a` exports what is read; the values are quoted,
 /// so the shell reads them as data.
@@ -29,6 +34,8 @@ pub struct ShellProvisioner {
     pub content: Bytes,
     /// Its variables. They travel in a file and never as arguments, so none shows in a process list.
     pub environment: BTreeMap<String, SecretString>,
+    /// What is masked wherever the script prints it.
+    pub masked: Vec<SecretString>,
     /// How long it may run; no limit when `None`.
     pub timeout: Option<Duration>,
 }
@@ -50,6 +57,14 @@ impl ShellProvisioner {
             name: spec.name.clone(),
             content: Bytes::copy_from_slice(spec.content.as_bytes()),
             environment: own.chain(given).collect(),
+            masked: spec
+                .env
+                .iter()
+                .filter_map(|(_, value)| match value {
+                    EnvValue::Secret(secret) => Some(secret.clone()),
+                    EnvValue::Plain(_) => None,
+                })
+                .collect(),
             timeout: Some(spec.timeout),
         }
     }
@@ -65,6 +80,18 @@ impl ShellProvisioner {
             Some(program) => program.to_owned(),
             None => "bash".to_owned(),
         }
+    }
+
+    /// The line with every secret in it masked, as Packer shows it: `set -x` in a script prints them.
+    fn mask<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        let mut line = Cow::Borrowed(line);
+        // A value of several lines is printed as several.
+        for part in self.masked.iter().flat_map(|secret| secret.expose_secret().lines()) {
+            if part.len() >= SHORTEST_MASKED && line.contains(part) {
+                line = Cow::Owned(line.replace(part, MASK));
+            }
+        }
+        line
     }
 
     fn environment_file(&self) -> Result<Bytes, Error> {
@@ -127,6 +154,7 @@ impl Provisioner for ShellProvisioner {
         let tail = Mutex::new(VecDeque::with_capacity(TAIL_LINES));
         let lines = Mutex::new(0_u64);
         let on_line = |stream: OutputStream, line: &str| {
+            let line = &*self.mask(line);
             if let (Ok(mut tail), Ok(mut lines)) = (tail.lock(), lines.lock()) {
                 if tail.len() == TAIL_LINES {
                     tail.pop_front();
@@ -144,7 +172,7 @@ impl Provisioner for ShellProvisioner {
         }
         command.timeout = self.timeout;
         let ended = at.or_cancel(at.communicator.exec(&command, &on_line)).await?;
-        let tail = || {
+        let tail = || -> Vec<String> {
             tail.lock()
                 .map(|tail| tail.iter().cloned().collect())
                 .unwrap_or_default()
@@ -155,7 +183,8 @@ impl Provisioner for ShellProvisioner {
             } else {
                 ""
             };
-            Error::guest(format!("running {}{hint}", self.name))(error)
+            // What it did last tells more than that its time was up.
+            Error::guest(format!("running {}{hint}, which{}", self.name, last_words(&tail())))(error)
         })?;
         if !status.success() {
             return Err(Error::Script {
@@ -170,6 +199,15 @@ impl Provisioner for ShellProvisioner {
             .map_err(Error::guest(format!("removing {} from the guest", self.name)))?;
         let lines = lines.lock().map(|lines| *lines).unwrap_or_default();
         Ok(format!("{}, {lines} lines", self.name))
+    }
+}
+
+/// What a script that did not end had printed.
+fn last_words(tail: &[String]) -> String {
+    if tail.is_empty() {
+        " printed nothing".to_owned()
+    } else {
+        format!(" printed last `{}`", tail.join(" | "))
     }
 }
 
@@ -205,8 +243,29 @@ mod tests {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into()))
                 .collect(),
+            masked: Vec::new(),
             timeout: None,
         }
+    }
+
+    #[test]
+    fn secrets_are_masked_in_what_a_script_prints() {
+        let spec = ShellSpec::new("x.sh", "true")
+            .env("PLAIN", "visible")
+            .env("TOKEN", SecretString::from("K10abc::server:s3cret"))
+            .env("SHORT", SecretString::from("on"));
+        let shell = ShellProvisioner::from_spec(&spec, &[]);
+        for (line, expected) in [
+            (
+                "+ TOKEN=K10abc::server:s3cret visible on",
+                "+ TOKEN=<sensitive> visible on",
+            ),
+            ("K10abc::server:s3cretK10abc::server:s3cret", "<sensitive><sensitive>"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(shell.mask(line), expected);
+        }
+        assert!(!format!("{shell:?}").contains("s3cret"));
     }
 
     #[test]

@@ -21,6 +21,21 @@ use crate::text::{human_bytes, human_duration};
 const MENU_SETTLED: Duration = Duration::from_secs(1);
 /// Longest pause between looks while the menu is awaited.
 const MENU_LOOK: Duration = Duration::from_millis(250);
+/// First pause of the waits of an install: nothing real is quicker, and each look is a request.
+const FIRST_LOOK: Duration = Duration::from_millis(60);
+/// How long the boot menu is waited for. Firmware takes seconds; with gigabytes of memory to clear, half a minute.
+const MENU_LIMIT: Duration = Duration::from_secs(180);
+/// A guest that moves no byte and uses no CPU for so long is worth a warning ...
+const IDLE_WARNING: Duration = Duration::from_secs(90);
+/// ... and after so long it waits for someone who will not come. DHCP and mirrors that do not answer hold dracut and Anaconda
+/// up to some three minutes.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// Less than this of one core on average is idle: Anaconda at a question takes a few hundredths, its work at least a half.
+const IDLE_CORES: f64 = 0.15;
+/// With fewer looks than this an average says nothing (`FACTS` 76: the value jumps).
+const IDLE_LOOKS: u32 = 10;
+/// Fewer bytes received within a silence are broadcasts and not a download.
+const IDLE_RECEIVED: u64 = 4 << 20;
 /// More than this was read from the ISO: kernel and initial ramdisk (over 100 MiB) are being loaded, and the menu is gone.
 /// The boot loaders with their fonts and pictures are some 10 MiB.
 const MENU_READS_AT_MOST: u64 = 48 << 20;
@@ -121,6 +136,12 @@ struct Drives {
     total: u64,
     /// When the sum last changed.
     changed: Option<Instant>,
+    /// Cores in use at the looks since then, summed up, and their number.
+    cores: (f64, u32),
+    /// Received from the network until then, and until now.
+    received: (u64, u64),
+    /// Whether this silence was told already.
+    told: bool,
 }
 
 impl Drives {
@@ -135,9 +156,75 @@ impl Drives {
             .diskread
             .unwrap_or_default()
             .saturating_add(status.diskwrite.unwrap_or_default());
+        let received = status.netin.unwrap_or_default();
+        self.received.1 = received;
         if total != self.total || self.changed.is_none() {
             self.total = total;
             self.changed = Some(Instant::now());
+            self.cores = (0.0, 0);
+            self.received.0 = received;
+            self.told = false;
+        } else if let Some(cpu) = status.cpu {
+            // PVE gives the load as a part of all cores.
+            let cpus = status
+                .extra
+                .get("cpus")
+                .and_then(serde_json::Value::as_f64)
+                .unwrap_or(1.0);
+            self.cores = (self.cores.0 + cpu * cpus, self.cores.1 + 1);
+        }
+    }
+
+    /// Cores in use on average since the last byte moved; `None` while too little was seen.
+    fn mean_cores(&self) -> Option<f64> {
+        (self.cores.1 >= IDLE_LOOKS).then(|| self.cores.0 / f64::from(self.cores.1))
+    }
+
+    /// Nothing works in there: no drive, no CPU, no download.
+    fn idle(&self) -> bool {
+        self.mean_cores().is_some_and(|cores| cores < IDLE_CORES)
+            && self.received.1.saturating_sub(self.received.0) < IDLE_RECEIVED
+    }
+
+    /// How long this silence may last.
+    fn silence_limit(&self) -> Duration {
+        if self.idle() { IDLE_LIMIT } else { SILENCE_LIMIT }
+    }
+
+    /// What was seen, and what it means, for people.
+    fn story(&self) -> String {
+        format!(
+            "no drive moved a byte for {}{} ({} read from the ISO, {} written to disk): {}",
+            human_duration(self.silence()),
+            self.mean_cores()
+                .map(|cores| format!(", {cores:.2} cores busy"))
+                .unwrap_or_default(),
+            human_bytes(self.iso_read),
+            human_bytes(self.written),
+            self.hint(),
+        )
+    }
+
+    fn hint(&self) -> &'static str {
+        match (self.written == 0, self.idle()) {
+            (true, true) => {
+                "the installer never began and nothing works in it: it waits at a question (it did not find the kickstart, or \
+                 the kickstart leaves something open) or has no install source (a boot ISO needs a `url` line and a network \
+                 with DHCP); its console in the web interface shows which"
+            }
+            (true, false) => {
+                "the installer never began; its console in the web interface shows a question, an error, or a kernel panic \
+                 (a CPU type without x86-64-v2 ends so)"
+            }
+            (false, true) => {
+                "the installer began and nothing works in it any more: it shows an error and waits for a key (a package or \
+                 mirror that cannot be reached, a %post that failed), or it halted; its console in the web interface shows \
+                 which, and the kickstart must end with `reboot`"
+            }
+            (false, false) => {
+                "the installer began and did not end; its console in the web interface shows what it waits for, and the \
+                 kickstart must end with `reboot`"
+            }
         }
     }
 
@@ -149,8 +236,10 @@ impl Drives {
 /// Waits until the boot menu waits for a key: the ISO was read, and is read no more (`FACTS` 76 and 83). `false` when the
 /// machine went past it by itself.
 async fn menu_waits(context: &Context, drives: &mut Drives) -> Result<bool, Error> {
-    let limit = context.spec.timeouts.install;
-    let mut pace = Pace::new("the boot menu", limit, &context.cancel).at_most(MENU_LOOK);
+    let limit = context.spec.timeouts.install.min(MENU_LIMIT);
+    let mut pace = Pace::new("the boot menu", limit, &context.cancel)
+        .first(FIRST_LOOK)
+        .at_most(MENU_LOOK);
     let mut settled: Option<(u64, Instant)> = None;
     loop {
         let status = context.vm_status().await?;
@@ -167,8 +256,16 @@ async fn menu_waits(context: &Context, drives: &mut Drives) -> Result<bool, Erro
             _ if drives.iso_read > 0 => settled = Some((drives.iso_read, Instant::now())),
             _ => {}
         }
-        pace.pause("nothing was read from the installer ISO: does the VM boot from it?")
-            .await?;
+        let seen = if drives.iso_read == 0 {
+            "nothing was read from the installer ISO: does the VM boot from it?".to_owned()
+        } else {
+            format!(
+                "{} were read from the installer ISO, and its menu does not come to rest: set boot_wait to the seconds after \
+                 which it is there",
+                human_bytes(drives.iso_read)
+            )
+        };
+        pace.pause(&seen).await?;
     }
 }
 
@@ -209,7 +306,8 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
         "the end of the installation",
         context.spec.timeouts.install,
         &context.cancel,
-    );
+    )
+    .first(FIRST_LOOK);
     loop {
         let status = context.vm_status().await?;
         if status.is_stopped() {
@@ -223,37 +321,23 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
             format!("{} written", human_bytes(drives.written)),
         );
         let silence = drives.silence();
-        if silence >= SILENCE_LIMIT {
+        if silence >= drives.silence_limit() {
             return Err(Error::Impossible {
                 what: "the end of the installation".to_owned(),
-                reason: format!(
-                    "no drive moved a byte for {} ({} read from the ISO, {} written to disk): {}",
-                    human_duration(silence),
-                    human_bytes(drives.iso_read),
-                    human_bytes(drives.written),
-                    console_hint(drives),
-                ),
+                reason: drives.story(),
             });
         }
-        pace.pause(&format!(
-            "the vm still runs, {} read from the ISO, {} written to disk, last movement {} ago: {}",
-            human_bytes(drives.iso_read),
-            human_bytes(drives.written),
-            human_duration(silence),
-            console_hint(drives),
-        ))
-        .await?;
+        if silence >= IDLE_WARNING && drives.idle() && !drives.told {
+            drives.told = true;
+            context.emitter.warning(format!(
+                "{}; the build gives up when this has lasted {}",
+                drives.story(),
+                human_duration(IDLE_LIMIT)
+            ));
+        }
+        pace.pause(&format!("the vm still runs, {}", drives.story())).await?;
     }
     Ok(())
-}
-
-fn console_hint(drives: &Drives) -> &'static str {
-    if drives.written == 0 {
-        "the installer never began; its console in the web interface shows a question, an error, or a kernel panic"
-    } else {
-        "the installer began and did not end; its console in the web interface shows what it waits for, and the kickstart \
-         must end with `reboot`"
-    }
 }
 
 #[cfg(test)]
@@ -277,5 +361,42 @@ mod tests {
         drives.see(&status(11));
         assert!(drives.changed.unwrap() >= first);
         assert_eq!((drives.iso_read, drives.written, drives.total), (11, 7, 11));
+    }
+
+    #[test]
+    fn an_idle_guest_is_given_up_sooner_than_a_busy_one_and_its_cause_is_named() {
+        let look = |cpu: f64, cpus: u32, netin: u64, written: u64| -> VmStatus {
+            serde_json::from_value(
+                serde_json::json!({"vmid": 100, "status": "running", "diskread": 9, "diskwrite": written, "netin": netin,
+                "cpu": cpu, "cpus": cpus,
+                "blockstat": {"ide2": {"rd_bytes": 9, "wr_bytes": 0}, "scsi0": {"rd_bytes": 0, "wr_bytes": written}}}),
+            )
+            .unwrap()
+        };
+        // Load of all cores, cores, bytes received during the silence, bytes written: idle, words of the cause.
+        let cases: [(f64, u32, u64, u64, bool, &str); 6] = [
+            (0.01, 4, 1000, 0, true, "has no install source"),
+            (0.01, 4, 1000, 7, true, "a %post that failed"),
+            (0.98, 1, 0, 0, false, "kernel panic"),
+            // One busy core of sixteen is no idleness.
+            (0.06, 16, 0, 7, false, "did not end"),
+            (0.01, 1, 64 << 20, 0, false, "never began"),
+            (0.0, 2, 0, 7, true, "halted"),
+        ];
+        for (cpu, cpus, received, written, idle, words) in cases {
+            let mut drives = Drives::default();
+            drives.see(&look(0.9, cpus, 5, written));
+            drives.see(&look(cpu, cpus, 5 + received, written));
+            assert!(!drives.idle(), "one look says nothing");
+            for _ in 0..IDLE_LOOKS {
+                drives.see(&look(cpu, cpus, 5 + received, written));
+            }
+            assert_eq!(drives.idle(), idle, "{cpu} {cpus} {received}");
+            let limit = if idle { IDLE_LIMIT } else { SILENCE_LIMIT };
+            assert_eq!(drives.silence_limit(), limit);
+            assert!(drives.story().contains(words), "{words}: {}", drives.story());
+            drives.see(&look(cpu, cpus, 5, written + 1));
+            assert!(!drives.idle(), "a byte ends the silence");
+        }
     }
 }

@@ -54,6 +54,12 @@ impl Step<Context> for PrepareMedia {
                 let storage = context.spec.installer.iso_storage.clone();
                 let volid = VolId::of(&storage, &format!("iso/{}", upload.file_name()))
                     .map_err(Error::api("naming the OEMDRV volume"))?;
+                let node = context.spec.node.clone();
+                let resource = Resource::Volume {
+                    node,
+                    volid: volid.clone(),
+                };
+                context.created(resource).await?;
                 send(context, &volid, &upload).await?;
                 summary.push(format!("OEMDRV, {size}, {volid}"));
                 media.oemdrv = Some(volid);
@@ -123,6 +129,8 @@ async fn installer(context: &mut Context, summary: &mut Vec<String>) -> Result<V
     match context.resolved()?.iso.clone() {
         InstallerIso::Present(volid) => Ok(volid),
         InstallerIso::Upload(volid, upload) => {
+            // Not noted as created, like a download: its name is the file's own, and a build beside this one may install
+            // from it by now. PVE would delete it under that build without complaint (FACTS 58).
             send(context, &volid, &upload).await?;
             summary.push(format!("{volid} sent"));
             Ok(volid)
@@ -144,16 +152,10 @@ async fn installer(context: &mut Context, summary: &mut Vec<String>) -> Result<V
     }
 }
 
-/// Uploads a file, noted before the first byte leaves.
+/// Uploads a file. What belongs to this build alone is to be noted as created before.
 async fn send(context: &mut Context, volid: &VolId, upload: &Upload) -> Result<(), Error> {
     let node: NodeName = context.spec.node.clone();
     let what = format!("uploading {volid}");
-    context
-        .created(Resource::Volume {
-            node: node.clone(),
-            volid: volid.clone(),
-        })
-        .await?;
     let told_percent = AtomicU64::new(0);
     let emitter = Arc::clone(&context.emitter);
     let upload = upload.clone().on_progress(move |done, total| {
