@@ -48,7 +48,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 // ---- the emulator's role ----
 
 async fn emulator() -> Result<Emulator> {
-    let pve = Emulator::builder().timing(Timing::Instant).delays(false).start().await?;
+    let pve = Emulator::builder()
+        .timing(Timing::Instant)
+        .delays(false)
+        .start()
+        .await?;
     pve.add_installer_iso("local", ISO)?;
     Ok(pve)
 }
@@ -72,7 +76,12 @@ async fn serve() -> Result<()> {
 // ---- the clients' roles ----
 
 fn client(target: &Value) -> Result<Client> {
-    let text = |key: &str| target.get(key).and_then(Value::as_str).with_context(|| format!("no {key} in the target"));
+    let text = |key: &str| {
+        target
+            .get(key)
+            .and_then(Value::as_str)
+            .with_context(|| format!("no {key} in the target"))
+    };
     Ok(Client::builder(text("url")?)
         .auth(Auth::token(text("token_id")?, text("token_secret")?))
         .tls(Tls::Pinned(text("fingerprint")?.parse()?))
@@ -113,7 +122,10 @@ async fn build_role(count: &str, target: Option<Value>) -> Result<()> {
         ended?.context("a build failed")?;
     }
     let wall_s = begun.elapsed().as_secs_f64();
-    println!("{}", json!({ "requests": client.request_count(), "wall_s": wall_s, "peak_kib": memory_kib("VmHWM")? }));
+    println!(
+        "{}",
+        json!({ "requests": client.request_count(), "wall_s": wall_s, "peak_kib": memory_kib("VmHWM")? })
+    );
     Ok(())
 }
 
@@ -125,15 +137,22 @@ async fn upload(file: &Path) -> Result<()> {
     let before_kib = memory_kib("VmHWM")?;
     let storage = client.node(&"pve".parse()?).storage(&"local".parse()?);
     let upid = storage.upload(&Upload::iso_file(file)?.without_checksum()).await?;
-    println!("{}", json!({ "upid": upid.to_string(), "growth_kib": memory_kib("VmHWM")? - before_kib }));
+    println!(
+        "{}",
+        json!({ "upid": upid.to_string(), "growth_kib": memory_kib("VmHWM")? - before_kib })
+    );
     Ok(())
 }
 
 /// A line of `/proc/self/status` in KiB: `VmHWM` is the peak of the resident memory.
 fn memory_kib(key: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-    let words = line.and_then(|rest| rest.split_whitespace().next()).with_context(|| format!("no {key}"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    let words = line
+        .and_then(|rest| rest.split_whitespace().next())
+        .with_context(|| format!("no {key}"))?;
     Ok(words.parse()?)
 }
 
@@ -151,7 +170,11 @@ impl Served {
         let input = child.stdin.take();
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        Ok(Self { child, input, target: serde_json::from_str(&line).context("the emulator did not start")? })
+        Ok(Self {
+            child,
+            input,
+            target: serde_json::from_str(&line).context("the emulator did not start")?,
+        })
     }
 }
 
@@ -196,7 +219,10 @@ impl Table {
 
     fn row(&mut self, what: &str, value: f64, goal: &str, unit: &str, ok: bool) {
         self.missed |= !ok;
-        println!("{what:<58} {value:>9.2} {unit:<9} {goal:<16} {}", if ok { "ok" } else { "MISSED" });
+        println!(
+            "{what:<58} {value:>9.2} {unit:<9} {goal:<16} {}",
+            if ok { "ok" } else { "MISSED" }
+        );
     }
 }
 
@@ -212,7 +238,10 @@ fn drive() -> ExitCode {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts and KiB of these sizes are exact in f64")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and KiB of these sizes are exact in f64"
+)]
 fn figures(table: &mut Table) -> Result<()> {
     let number = |value: &Value, key: &str| value[key].as_f64().with_context(|| format!("no {key} in {value}"));
 
@@ -226,14 +255,38 @@ fn figures(table: &mut Table) -> Result<()> {
         walls.push(number(&one, "wall_s")?);
     }
     table.at_most("one build: API requests", number(&one, "requests")?, 60.0, "");
-    table.at_most("one build: wall, the guest taking no time (median of 5)", median(&mut walls), 1.0, "s");
-    table.at_most("one build: peak memory of the builder", number(&one, "peak_kib")? / 1024.0, 64.0, "MiB");
+    table.at_most(
+        "one build: wall, the guest taking no time (median of 5)",
+        median(&mut walls),
+        1.0,
+        "s",
+    );
+    table.at_most(
+        "one build: peak memory of the builder",
+        number(&one, "peak_kib")? / 1024.0,
+        64.0,
+        "MiB",
+    );
     let embedded = run_role(&["build-embedded", "1"], None)?;
-    table.at_most("one build: peak memory, emulator embedded", number(&embedded, "peak_kib")? / 1024.0, 64.0, "MiB");
+    table.at_most(
+        "one build: peak memory, emulator embedded",
+        number(&embedded, "peak_kib")? / 1024.0,
+        64.0,
+        "MiB",
+    );
 
     let many = run_role(&["build-embedded", "100"], None)?;
-    table.at_most("100 builds at once, emulator embedded: peak memory", number(&many, "peak_kib")? / 1024.0, 256.0, "MiB");
-    println!("{:<58} {:>9.2} s", "100 builds at once, emulator embedded: wall", number(&many, "wall_s")?);
+    table.at_most(
+        "100 builds at once, emulator embedded: peak memory",
+        number(&many, "peak_kib")? / 1024.0,
+        256.0,
+        "MiB",
+    );
+    println!(
+        "{:<58} {:>9.2} s",
+        "100 builds at once, emulator embedded: wall",
+        number(&many, "wall_s")?
+    );
 
     let file = sparse_file()?;
     let words = ["upload", file.to_str().context("path")?];
@@ -250,7 +303,12 @@ fn figures(table: &mut Table) -> Result<()> {
     }
     let speed = UPLOAD_BYTES as f64 / MIB / median(&mut ours_s);
     println!("{:<58} {speed:>9.2} MiB/s", "upload of 4 GiB: speed (median of 3)");
-    table.at_least("upload of 4 GiB: speed against curl -F (median of 3)", median(&mut ratios), 0.9, "x");
+    table.at_least(
+        "upload of 4 GiB: speed against curl -F (median of 3)",
+        median(&mut ratios),
+        0.9,
+        "x",
+    );
     table.at_most("upload of 4 GiB: growth of memory", growth / 1024.0, 32.0, "MiB");
     std::fs::remove_file(&file)?;
     Ok(())
@@ -276,7 +334,11 @@ fn curl(target: &Value, file: &Path) -> Result<()> {
         .args(["--silent", "--show-error", "--fail", "--cacert"])
         .arg(&ca)
         .arg("--header")
-        .arg(format!("Authorization: PVEAPIToken={}={}", text("token_id"), text("token_secret")))
+        .arg(format!(
+            "Authorization: PVEAPIToken={}={}",
+            text("token_id"),
+            text("token_secret")
+        ))
         // PVE never answers `Expect: 100-continue` (FACTS 21), and curl would wait a second for it.
         .args(["--header", "Expect:", "--form", "content=iso", "--form"])
         .arg(format!("filename=@{};filename=curl.iso", file.display()))

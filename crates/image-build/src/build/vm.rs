@@ -13,6 +13,8 @@ use crate::Error;
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// How long PVE may be out of reach while a state is polled: a node's services restart within it, after an update too.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(120);
+/// How long a VM may take to run whose start's answer was lost.
+const LOST_START_LIMIT: Duration = Duration::from_secs(20);
 /// Limit of a task that starts, stops, changes or deletes a VM.
 pub(super) const TASK_LIMIT: Duration = Duration::from_secs(300);
 
@@ -41,12 +43,41 @@ impl Context {
         let cancel = self.cancel.clone();
         let mut pace = Pace::new("the start of the vm", LOCK_LIMIT, &cancel);
         loop {
-            let upid = vm.start().await.map_err(Error::api(attempt.as_str()))?;
+            let upid = match vm.start().await {
+                Ok(upid) => upid,
+                // The answer was lost, not the request: the VM tells what became of it, and is not started twice.
+                Err(error)
+                    if error.was_sent()
+                        && matches!(
+                            error.kind(),
+                            ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
+                        ) =>
+                {
+                    return self.runs_soon(&attempt, error).await;
+                }
+                Err(error) => return Err(Error::api(attempt)(error)),
+            };
             match self.finish(&upid, &attempt, TASK_LIMIT).await {
                 Err(Error::Api { source, .. }) if is_busy(&source) => {
                     pace.pause("PVE still cleans up after the last stop").await?;
                 }
                 ended => return ended,
+            }
+        }
+    }
+
+    /// Waits for a VM whose start was asked for without an answer; `lost` is the error when it does not come up.
+    async fn runs_soon(&self, attempt: &str, lost: proxmox_client::Error) -> Result<(), Error> {
+        let mut pace = Pace::new("the start of the vm", LOST_START_LIMIT, &self.cancel);
+        loop {
+            if self.vm_status().await?.is_running() {
+                self.emitter
+                    .warning(format!("{attempt}: the answer was lost ({lost}), but the vm runs"));
+                return Ok(());
+            }
+            match pace.pause("it does not run").await {
+                Err(Error::Timeout { .. }) => return Err(Error::api(attempt)(lost)),
+                paused => paused?,
             }
         }
     }

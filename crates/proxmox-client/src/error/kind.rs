@@ -93,6 +93,10 @@ const MESSAGES: &[(&str, ErrorKind)] = &[
     // qemu-server PVE/QemuServer/Agent.pm, PVE/API2/Qemu/Agent.pm
     ("Agent error:", ErrorKind::AgentError),
     ("guest agent is not running", ErrorKind::Agent),
+    // A guest under load answers late, and while it boots its end of the socket is not there yet.
+    ("qga command '", ErrorKind::Agent),
+    ("qmp command 'guest-", ErrorKind::Agent),
+    ("qga socket", ErrorKind::Agent),
     ("No QEMU guest agent configured", ErrorKind::Agent),
     // qemu-server PVE/API2/Qemu.pm, PVE/QemuServer.pm
     ("protection mode enabled", ErrorKind::State),

@@ -70,6 +70,21 @@ fn recorded_texts_have_their_kind() {
         (500, "VM 202 not running", K::State),
         (500, "QEMU guest agent is not running", K::Agent),
         (500, "No QEMU guest agent configured", K::Agent),
+        (
+            500,
+            "VM 201 qga command 'guest-exec-status' failed - got timeout",
+            K::Agent,
+        ),
+        (
+            500,
+            "VM 201 qmp command 'guest-network-get-interfaces' failed - got timeout",
+            K::Agent,
+        ),
+        (
+            500,
+            "unable to connect to VM 201 qga socket - timeout after 31 retries",
+            K::Agent,
+        ),
         (500, "Agent error: Invalid parameter 'pid'", K::AgentError),
         (
             500,

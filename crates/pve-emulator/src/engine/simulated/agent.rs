@@ -110,7 +110,9 @@ fn generic(desc: impl Into<String>) -> AgentError {
 /// The agent reads its list when it starts and not again: what seals an image closes it for the next boot and can still
 /// be followed to its end.
 fn is_allowed(system: &mut System, command: &str) -> bool {
-    let System { agent_config, files, .. } = system;
+    let System {
+        agent_config, files, ..
+    } = system;
     let text = agent_config.get_or_insert_with(|| files.text("/etc/sysconfig/qemu-ga"));
     let mut allowed = true;
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
