@@ -109,7 +109,8 @@ python: ## The Python package: built, checked, tested, its examples run
 
 .PHONY: bench
 bench: ## Prints the figures of docs/benchmarks.md, measured now
-	@$(PYTHON) bench/run.py
+	@command -v curl >/dev/null || { $(call lacks,the benchmark,curl,apt-get install curl); exit 0; }
+	$(CARGO) bench --quiet --package k3simage-cli --bench figures
 
 .PHONY: conformance
 conformance: ## Client and emulator against the recorded API of Proxmox VE

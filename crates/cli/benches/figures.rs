@@ -3,6 +3,8 @@
 //! One program in several roles, each a process of its own, so that memory is the operating system's account of one role:
 //! `serve` is the emulator, `build` and `upload` are clients. Without a role it drives the others and prints the table.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};

@@ -28,8 +28,10 @@ const TIMED_OUT: [i64; 2] = [124, 137];
 /// How long a silent agent may stay silent in the middle of a command: a guest that is frozen for a backup.
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs `$2...` with its output in files of the folder `$1`.
-const SPOOL: &str = r#"d=$1; shift; exec "$@" >"$d/out" 2>"$d/err""#;
+/// Runs `$2...` with its output in files of the folder `$1`, and gives all of it at the end: what seals an image closes the
+/// agent to new commands, but one that runs can be followed to its end.
+const SPOOL: &str =
+    r#"d=$1; shift; "$@" >"$d/out" 2>"$d/err"; s=$?; cat "$d/out"; cat "$d/err" >&2; rm -rf "$d"; exit $s"#;
 /// Joins the numbered pieces of the folder `$1` to the file `$2` and prints its SHA-256.
 const JOIN: &str = r#"umask 077; : >"$2"; i=0
 while [ -e "$1/$i" ]; do cat "$1/$i" >>"$2" || exit 1; rm -f "$1/$i"; i=$((i+1)); done
@@ -165,7 +167,8 @@ impl AgentCommunicator {
         stdout: &mut LineSplitter<'_>,
         stderr: &mut LineSplitter<'_>,
     ) -> Result<ExecStatus, CommunicatorError> {
-        let folder = self.subfolder();
+        // In memory: it outlives the removal of the build's own folder, and not the boot.
+        let folder = format!("/run{}", self.subfolder());
         self.make(&folder).await?;
         let mut wrapped: Vec<String> = ["sh", "-c", SPOOL, "sh", &folder].map(str::to_owned).to_vec();
         wrapped.extend(argv);
@@ -173,20 +176,26 @@ impl AgentCommunicator {
         let files = [format!("{folder}/out"), format!("{folder}/err")];
         let mut offsets = [0, 0];
         let (mut pause, mut silent, mut read_at) = (FIRST_LOOK, None, Instant::now());
+        let mut readable = true;
         let status = loop {
-            let ended = self.look(pid, &mut silent).await?.filter(|status| status.exited);
-            if ended.is_some() || (silent.is_none() && read_at.elapsed() >= SPOOL_EVERY) {
-                self.read_on(&files[0], &mut offsets[0], stdout).await?;
-                self.read_on(&files[1], &mut offsets[1], stderr).await?;
-                read_at = Instant::now();
-            }
-            if let Some(status) = ended {
+            if let Some(status) = self.look(pid, &mut silent).await?.filter(|status| status.exited) {
                 break status;
+            }
+            if readable && silent.is_none() && read_at.elapsed() >= SPOOL_EVERY {
+                // Nothing is lost by a failure: all output comes once more with the end.
+                readable = self.read_on(&files[0], &mut offsets[0], stdout).await.is_ok()
+                    && self.read_on(&files[1], &mut offsets[1], stderr).await.is_ok();
+                read_at = Instant::now();
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
         };
-        self.remove(&folder).await?;
+        let unread = |said: &[u8], offset: u64| -> Vec<u8> {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            said.get(from..).unwrap_or_default().to_vec()
+        };
+        stdout.push(&unread(&status.stdout, offsets[0]));
+        stderr.push(&unread(&status.stderr, offsets[1]));
         Ok(status)
     }
 

@@ -24,6 +24,8 @@ pub struct Workplace<'a> {
     pub is_root: bool,
     /// A folder in the guest that belongs to this build alone, with no rights for others.
     pub folder: String,
+    /// Whether nothing runs after this: the folder then goes with it.
+    pub is_last: bool,
     /// Ends the work early.
     pub cancel: &'a CancellationToken,
     /// How long the guest may take to come back after a reboot.

@@ -21,9 +21,11 @@ const MASK: &str = "<sensitive>";
 /// Shorter values are no secrets, and masking them would make every line unreadable.
 const SHORTEST_MASKED: usize = 4;
 
-/// Loads the variables, removes their file, and becomes the script. `set -a` exports what is read; the values are quoted,
-/// so the shell reads them as data.
-const RUN_WITH_ENVIRONMENT: &str = r#"set -a; . "$1"; set +a; rm -f "$1"; exec "$2" "$3""#;
+/// Loads the variables, removes their file, runs the script and removes it, and the folder `$4` if one is named. `set -a`
+/// exports what is read; the values are quoted, so the shell reads them as data. All in one command: after a script that
+/// seals the image no other may be possible.
+const RUN_WITH_ENVIRONMENT: &str =
+    r#"set -a; . "$1"; set +a; rm -f "$1"; "$2" "$3"; s=$?; rm -f "$3"; if [ -n "$4" ]; then rm -rf "$4"; fi; exit $s"#;
 
 /// A script and what it runs with.
 #[derive(Clone, Debug)]
@@ -165,7 +167,11 @@ impl Provisioner for ShellProvisioner {
             (at.on_line)(stream, line);
         };
         let interpreter = self.interpreter();
-        let mut command = Command::sh(RUN_WITH_ENVIRONMENT, [environment.as_str(), &interpreter, &script]);
+        let folder = if at.is_last { at.folder.as_str() } else { "" };
+        let mut command = Command::sh(
+            RUN_WITH_ENVIRONMENT,
+            [environment.as_str(), &interpreter, &script, folder],
+        );
         if !at.is_root {
             // Non-interactive: without a rule in sudoers it says so at once instead of asking for a password.
             command.argv.splice(0..0, ["sudo".to_owned(), "-n".to_owned()]);
@@ -193,10 +199,6 @@ impl Provisioner for ShellProvisioner {
                 tail: tail(),
             });
         }
-        let remove = Command::new(["rm", "-f", &script]);
-        at.or_cancel(at.communicator.exec(&remove, at.on_line))
-            .await?
-            .map_err(Error::guest(format!("removing {} from the guest", self.name)))?;
         let lines = lines.lock().map(|lines| *lines).unwrap_or_default();
         Ok(format!("{}, {lines} lines", self.name))
     }

@@ -39,7 +39,7 @@ impl Step<Context> for Provision {
             context
                 .emitter
                 .progress(done as u64, Some(total), Unit::Items, provisioner.name());
-            summaries.push(run_one(context, provisioner.as_ref()).await?);
+            summaries.push(run_one(context, provisioner.as_ref(), false).await?);
         }
         Ok(if summaries.is_empty() {
             "nothing to do".to_owned()
@@ -100,8 +100,8 @@ async fn quietly(context: &Context, command: &Command, what: &str) -> Result<(),
     })
 }
 
-/// Runs one provisioner; each line that it prints becomes an event.
-pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner) -> Result<String, Error> {
+/// Runs one provisioner; each line that it prints becomes an event. With the last one the build's folder goes.
+pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner, is_last: bool) -> Result<String, Error> {
     let communicator = context.communicator()?;
     let name = provisioner.name().to_owned();
     let on_line = |stream: OutputStream, line: &str| context.emitter.log(&name, stream, line);
@@ -110,6 +110,7 @@ pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner) ->
         // The agent runs as root.
         is_root: goes_by_agent(&context.spec) || context.spec.communicator.ssh.username == "root",
         folder: folder(context),
+        is_last,
         cancel: &context.cancel,
         reboot_limit: REBOOT_LIMIT,
         on_line: &on_line,

@@ -23,13 +23,11 @@ impl Step<Context> for Seal {
             context.emitter.warning(
                 "the image is not sealed: its clones share machine id, host keys and whatever else the build left",
             );
+            remove_folder(context).await?;
             return Ok("no seal script".to_owned());
         };
         let seal = ShellProvisioner::from_spec(script, &build_variables(context)?);
         prepare_folder(context).await?;
-        let summary = run_one(context, &seal).await?;
-        // The session outlives the key that opened it.
-        remove_folder(context).await?;
-        Ok(summary)
+        run_one(context, &seal, true).await
     }
 }
