@@ -344,7 +344,7 @@ fn curl(target: &Value, file: &Path) -> Result<()> {
         // PVE never answers `Expect: 100-continue` (FACTS 21), and curl would wait a second for it.
         .args(["--header", "Expect:", "--form", "content=iso", "--form"])
         .arg(format!("filename=@{};filename=curl.iso", file.display()))
-        .arg(format!("{}/nodes/pve/storage/local/upload", text("url")))
+        .arg(format!("{}/api2/json/nodes/pve/storage/local/upload", text("url")))
         .output()
         .context("cannot run curl: install it to compare")?;
     if !output.status.success() {
