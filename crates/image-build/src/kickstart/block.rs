@@ -82,18 +82,24 @@ impl KickstartText {
         if *open_agent {
             text.push_str(OPEN_AGENT);
         }
-        text.push_str("%end\n");
+        // What %post writes inherits the label of its folder, and sshd may not read keys under another label than theirs.
+        writeln!(text, "restorecon -R /etc/ssh {}/.ssh || :\n%end", home(user))
+            .expect("writing to a String does not fail");
         Ok(Self::new(text))
+    }
+}
+
+fn home(user: &str) -> String {
+    if user == "root" {
+        "/root".to_owned()
+    } else {
+        format!("/home/{user}")
     }
 }
 
 /// Lines of `%post` that add the key behind those that the user has already.
 fn authorise(user: &str, key: &str) -> Result<String, KickstartError> {
-    let home = if user == "root" {
-        "/root".to_owned()
-    } else {
-        format!("/home/{user}")
-    };
+    let home = home(user);
     let key = heredoc("login_key", key)?;
     Ok(format!(
         "mkdir -p {home}/.ssh\ncat >> {home}/.ssh/authorized_keys <<'K3SIMAGE_KEY'\n{key}K3SIMAGE_KEY\n\
@@ -151,6 +157,7 @@ mod tests {
         K3SIMAGE_KEY
         chmod 0600 /etc/ssh/ssh_host_ed25519_key
         chmod 0644 /etc/ssh/ssh_host_ed25519_key.pub
+        restorecon -R /etc/ssh /root/.ssh || :
         %end
         "#);
     }

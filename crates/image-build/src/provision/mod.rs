@@ -7,7 +7,6 @@ pub use file::FileProvisioner;
 pub use shell::ShellProvisioner;
 
 use std::fmt;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +27,6 @@ pub struct Workplace<'a> {
     pub is_last: bool,
     /// Ends the work early.
     pub cancel: &'a CancellationToken,
-    /// How long the guest may take to come back after a reboot.
-    pub reboot_limit: Duration,
     /// Receives the output.
     pub on_line: OnLine<'a>,
 }

@@ -1,7 +1,5 @@
 //! Runs the provisioners in their order.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use crate::Error;
@@ -10,9 +8,6 @@ use crate::build::event::Unit;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{Command, Communicator, OutputStream, goes_by_agent};
 use crate::provision::{Provisioner, Workplace, from_spec};
-
-/// How long the guest may take to come back when a script rebooted it.
-const REBOOT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs what the image asks for inside the guest.
 #[derive(Debug)]
@@ -112,7 +107,6 @@ pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner, is
         folder: folder(context),
         is_last,
         cancel: &context.cancel,
-        reboot_limit: REBOOT_LIMIT,
         on_line: &on_line,
     };
     provisioner.provision(&workplace).await
