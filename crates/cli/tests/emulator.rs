@@ -105,3 +105,11 @@ fn an_address_in_use_is_bad_input() {
     let address = taken.local_addr().unwrap().to_string();
     run(&["emulator", "--listen", &address]).expect(2, &["cannot listen on", &address, "port 0"]);
 }
+
+#[test]
+fn a_version_that_it_cannot_play_is_bad_input_and_told_with_those_that_it_can() {
+    for version in ["7.4", "8.3", "9.3", "latest"] {
+        let parts = [version, "is not possible", "8.4, 9.0, 9.1, 9.2"];
+        run(&["emulator", "--listen", "127.0.0.1:0", "--pve-version", version]).expect(2, &parts);
+    }
+}

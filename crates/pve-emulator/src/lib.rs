@@ -2,7 +2,7 @@
 //!
 //! It answers as PVE 9.2 does, from the recorded facts in `pve/`: the API's own schema drives parameter checks and
 //! permissions, recordings of the real server give texts, orders and quirks. It shares no code with the client that is
-//! tested against it.
+//! tested against it. [`EmulatorBuilder::pve_version`] lets it play 8.4 instead.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -26,6 +26,11 @@
 //! - `vncproxy` gives a ticket, but there is no screen behind it; `termproxy` and websockets are not there.
 //! - Not there and answered with 501, never with invented success: HA, backup and restore, migration, snapshots with
 //!   memory, containers, SDN, ACME, OVA import, and every call that has no handler.
+//! - As 8.4 it has that release's version, roles, privileges and parameters of a VM, each with its source in
+//!   `schema/pve-8.4.json`. Not modelled: what else changed between 8.4 and 9.2, such as parameters that other calls gained
+//!   (`with-conntrack-state` of a start, `arch` of the CPU list), replication's privileges, the texts of error messages,
+//!   and the members of replies. 9.0 and 9.1 answer as 9.2 under their own number, because what they have otherwise is not
+//!   known well enough.
 //! - An LVM thin pool behaves as its source says (names, extents); the recordings have directories only.
 //!
 //! ```

@@ -1,7 +1,9 @@
 //! The API tree that Proxmox VE dumps of itself: which calls exist, which parameters and rights each has.
 //!
-//! `pve/api-schema.json` is read once per process; a lookup walks the path's segments and copies nothing.
+//! `pve/api-schema.json` is read once per process; a lookup walks the path's segments and copies nothing. What an older
+//! release has otherwise is in `schema/pve-8.4.json`, entry by entry with its source.
 
+mod edition;
 mod formats;
 mod property_string;
 mod verify;
@@ -12,6 +14,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+pub(crate) use edition::Edition;
 pub(crate) use formats::valid_mac;
 pub(crate) use property_string::{PropertyString, parse_boolean};
 pub(crate) use verify::{join_lists, verify};
@@ -159,18 +162,37 @@ pub(crate) struct Found<'a> {
 }
 
 impl Schema {
-    /// The schema of PVE 9.2, read on first use.
+    /// The schema of PVE 9.2, read on first use: for what all editions share.
     pub(crate) fn get() -> &'static Self {
-        static SCHEMA: OnceLock<Schema> = OnceLock::new();
-        SCHEMA.get_or_init(|| {
-            let tree: Vec<RawNode> = serde_json::from_str(API_SCHEMA).expect("embedded file, parsed by the tests");
-            let named = serde_json::from_str(NAMED_FORMATS).expect("embedded file, parsed by the tests");
-            let mut root = Node::default();
-            for node in tree {
-                root.insert(node);
+        Self::of(Edition::V9_2)
+    }
+
+    /// The schema of an edition, read on first use.
+    pub(crate) fn of(edition: Edition) -> &'static Self {
+        static V8_4: OnceLock<Schema> = OnceLock::new();
+        static V9_2: OnceLock<Schema> = OnceLock::new();
+        match edition {
+            Edition::V8_4 => V8_4.get_or_init(|| Self::load(edition)),
+            Edition::V9_2 => V9_2.get_or_init(|| Self::load(edition)),
+        }
+    }
+
+    fn load(edition: Edition) -> Self {
+        let embedded = "embedded file, parsed by the tests";
+        let tree: Vec<RawNode> = match edition.overlay() {
+            None => serde_json::from_str(API_SCHEMA).expect(embedded),
+            Some(overlay) => {
+                let mut tree: Vec<Value> = serde_json::from_str(API_SCHEMA).expect(embedded);
+                overlay.apply(&mut tree).expect(embedded);
+                serde_json::from_value(Value::from(tree)).expect(embedded)
             }
-            Self { root, named }
-        })
+        };
+        let named = serde_json::from_str(NAMED_FORMATS).expect(embedded);
+        let mut root = Node::default();
+        for node in tree {
+            root.insert(node);
+        }
+        Self { root, named }
     }
 
     /// Finds the endpoint for a decoded path below `/api2/FORMAT`, `None` when the API has no such call.

@@ -6,7 +6,7 @@ mod machine;
 mod storage;
 mod world;
 
-pub(crate) use access::{Access, Acl, Identity, Pool, Secret, Token, User};
+pub(crate) use access::{Access, Acl, Group, Identity, Pool, Secret, Token, User};
 pub(crate) use files::{now, write_whole};
 pub(crate) use machine::{ConfigMap, Machine, Snapshot, typed, typed_map};
 pub use storage::{StorageKind, StorageSpec};

@@ -9,9 +9,6 @@ use super::{Call, Outcome, Routes, nodes};
 use crate::state::World;
 use crate::wire::Failure;
 
-/// What `GET /version` of the recorded PVE says about its build.
-pub(super) const REPOID: &str = "14a22df35955d97d";
-
 pub(super) fn add(routes: &mut Routes) {
     routes.add("GET /version", version);
     routes.add("GET /cluster", async |_| {
@@ -48,7 +45,10 @@ pub(super) fn add(routes: &mut Routes) {
 /// The answer of `/version`, which `/nodes/{node}/version` repeats.
 pub(super) async fn version(call: Call) -> Outcome {
     let settings = &call.world.settings;
-    Ok(json!({ "version": settings.version, "release": settings.release(), "repoid": REPOID }).into())
+    Ok(
+        json!({ "version": settings.version, "release": settings.release(), "repoid": settings.edition.repoid() })
+            .into(),
+    )
 }
 
 async fn next_id(call: Call) -> Outcome {

@@ -133,7 +133,7 @@ async fn status(call: Call) -> Outcome {
             "version": "#1 SMP PREEMPT_DYNAMIC PMX 6.17.2-1",
         },
         "kversion": "Linux 6.17.2-1-pve #1 SMP PREEMPT_DYNAMIC PMX 6.17.2-1",
-        "pveversion": format!("pve-manager/{version}/{}", cluster::REPOID),
+        "pveversion": format!("pve-manager/{version}/{}", world.settings.edition.repoid()),
     })
     .into())
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use super::{access, cluster, download, nodes, pools, qemu, storage, tasks, upload};
-use crate::schema::{Endpoint, Schema, join_lists, verify};
+use crate::schema::{Endpoint, join_lists, verify};
 use crate::state::{Identity, Machine, World};
 use crate::tasks::Worker;
 use crate::wire::{Answer, Failure, Params, Upload};
@@ -113,7 +113,7 @@ pub(crate) async fn dispatch(routes: &Routes, endpoint: &Endpoint, mut call: Cal
         )));
     }
     join_lists(endpoint, &mut call.params.0);
-    let errors = verify(Schema::get(), endpoint, &call.params.0);
+    let errors = verify(call.world.settings.schema(), endpoint, &call.params.0);
     if !errors.is_empty() {
         return Err(Failure::params(errors));
     }
@@ -128,6 +128,7 @@ pub(crate) async fn dispatch(routes: &Routes, endpoint: &Endpoint, mut call: Cal
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::Schema;
 
     #[test]
     fn every_handler_is_a_call_of_the_schema() {

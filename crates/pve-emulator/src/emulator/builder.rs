@@ -79,7 +79,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// The PVE version to show, `9.2` or `9.2.11`.
+    /// The Proxmox VE to play, `9.2`, `9.2.11` or `8.4`: its version, parameters, roles and privileges. Another one is
+    /// refused at the start. Default: `9.2.11`.
     #[must_use]
     pub fn pve_version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();

@@ -12,6 +12,7 @@ use super::{Emulator, EmulatorBuilder, TOKEN_ID};
 use crate::engine::Engine;
 use crate::engine::simulated::{SimulatedEngine, SimulatedOptions, TimeScale};
 use crate::error::Error;
+use crate::schema::Edition;
 use crate::server::Server;
 use crate::state::{Access, Secret, Settings, Storages, Timing, Token, World, save_access};
 use crate::tls;
@@ -59,8 +60,13 @@ impl EmulatorBuilder {
                 reason: "there must be one".into(),
             });
         }
+        let (edition, version) = Edition::parse(&self.version).map_err(|reason| Error::Invalid {
+            what: "Proxmox VE version",
+            value: self.version.clone(),
+            reason,
+        })?;
         let certificates = tls::identity(&data_dir, &self.nodes)?;
-        let (access, token_secret) = self.access(&data_dir)?;
+        let (access, token_secret) = self.access(&data_dir, edition)?;
         let storages = Storages::open(data_dir.join("storage"), self.storages.clone(), &self.nodes).map_err(io)?;
         let mut guests = None;
         let engine: Arc<dyn Engine> = if let Some(engine) = self.engine {
@@ -82,11 +88,8 @@ impl EmulatorBuilder {
             simulated
         };
         let settings = Settings {
-            version: if self.version.matches('.').count() == 1 {
-                format!("{}.11", self.version)
-            } else {
-                self.version
-            },
+            edition,
+            version,
             nodes: self.nodes,
             timing: self.timing,
             delays: self.delays,
@@ -118,17 +121,18 @@ impl EmulatorBuilder {
     }
 
     /// Users and rights: those of the data directory, with what the builder adds and a fresh secret of our token.
-    fn access(&self, data_dir: &Path) -> Result<(Access, String), Error> {
+    fn access(&self, data_dir: &Path, edition: Edition) -> Result<(Access, String), Error> {
         let io = |source| Error::Data {
             path: data_dir.to_owned(),
             source,
         };
         let file = data_dir.join("access.json");
-        let mut access = match std::fs::read(&file) {
+        let mut access: Access = match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| io(e.into()))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Access::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Access::new(edition),
             Err(e) => return Err(io(e)),
         };
+        access.play(edition);
         for (userid, user) in &self.users {
             if !userid.contains('@') {
                 let reason = "user ids have a realm, NAME@pve".into();
@@ -146,7 +150,7 @@ impl EmulatorBuilder {
         for (name, privileges) in &self.roles {
             let known = access.all_privileges();
             if let Some(unknown) = privileges.iter().find(|p| !known.contains(*p)) {
-                let reason = "PVE 9 has no such privilege".into();
+                let reason = format!("PVE {edition} has no such privilege");
                 return Err(Error::Invalid {
                     what: "privilege",
                     value: unknown.clone(),

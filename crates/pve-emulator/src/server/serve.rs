@@ -12,7 +12,7 @@ use super::body::read_body;
 use super::{HangUp, RequestRecord, Server};
 use crate::api::{self, Call};
 use crate::faults::FaultAction;
-use crate::schema::{Permissions, Schema};
+use crate::schema::Permissions;
 use crate::state::Identity;
 use crate::wire::{Answer, Body, Failure, Format, Params, Shape, parse_form, respond, respond_failure};
 
@@ -82,7 +82,7 @@ impl Server {
         if request.headers().contains_key(TRANSFER_ENCODING) {
             return Err(Failure::new(501, "chunked transfer encoding not supported").with_shape(Shape::Text));
         }
-        let found = Schema::get().find(method.as_str(), path);
+        let found = self.world.settings.schema().find(method.as_str(), path);
         let world_may = found
             .as_ref()
             .is_some_and(|f| matches!(f.endpoint.permissions, Permissions::World));

@@ -1,4 +1,6 @@
-//! Users, API tokens, roles and the access control list, with PVE's rules for who may do what.
+//! Users, groups, API tokens, roles and the access control list; logging in.
+
+mod rights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,10 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::now;
-use crate::wire::Failure;
-
-/// Roles that every PVE 9.2 has, with their privileges.
-const BUILT_IN_ROLES: &str = include_str!("roles.json");
+use crate::schema::Edition;
 
 /// A ticket is good for two hours.
 ///
@@ -63,10 +62,17 @@ pub(crate) struct User {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Acl {
     pub(crate) path: String,
-    /// A user or full token id.
+    /// A user, a full token id, or `@` and a group.
     pub(crate) who: String,
     pub(crate) role: String,
     pub(crate) propagate: bool,
+}
+
+/// A group of users.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) comment: Option<String>,
+    pub(crate) users: BTreeSet<String>,
 }
 
 /// A resource pool.
@@ -105,6 +111,8 @@ impl Identity {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Access {
     pub(crate) users: BTreeMap<String, User>,
+    #[serde(default)]
+    pub(crate) groups: BTreeMap<String, Group>,
     pub(crate) roles: BTreeMap<String, BTreeSet<String>>,
     pub(crate) acl: Vec<Acl>,
     pub(crate) pools: BTreeMap<String, Pool>,
@@ -113,7 +121,7 @@ pub(crate) struct Access {
 
 impl Access {
     /// Only root@pam, without a password.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(edition: Edition) -> Self {
         let key: [u8; 32] = rand::rng().random();
         let root = User {
             enable: true,
@@ -121,15 +129,28 @@ impl Access {
         };
         Self {
             users: BTreeMap::from([("root@pam".to_owned(), root)]),
-            roles: built_in_roles(),
+            groups: BTreeMap::new(),
+            roles: edition.roles(),
             acl: Vec::new(),
             pools: BTreeMap::new(),
             ticket_key: hex::encode(key),
         }
     }
 
+    /// Gives the built-in roles what they hold in an edition; privileges that it does not know leave the other roles, as
+    /// when PVE reads a `user.cfg` of another version.
+    pub(crate) fn play(&mut self, edition: Edition) {
+        let built_in = edition.roles();
+        let known = built_in.get("Administrator").cloned().unwrap_or_default();
+        for privileges in self.roles.values_mut() {
+            privileges.retain(|p| known.contains(p));
+        }
+        self.roles.extend(built_in);
+    }
+
+    /// Built-in roles have the same names in all editions.
     pub(crate) fn is_built_in(role: &str) -> bool {
-        built_in_roles().contains_key(role)
+        Edition::V9_2.roles().contains_key(role)
     }
 
     /// Every privilege there is.
@@ -207,121 +228,14 @@ impl Access {
     fn sign_short(&self, text: &str) -> String {
         STANDARD_NO_PAD.encode(Sha256::digest(format!("{}csrf{text}", self.ticket_key)))
     }
-
-    /// The privileges of `who` on `path`, with whether each holds below the path too.
-    pub(crate) fn privileges(&self, who: &Identity, path: &str) -> BTreeMap<String, bool> {
-        let Some(name) = &who.token else {
-            return self.user_privileges(&who.user, path);
-        };
-        let of_user = self.user_privileges(&who.user, path);
-        let privsep = self
-            .users
-            .get(&who.user)
-            .and_then(|u| u.tokens.get(name))
-            .is_none_or(|t| t.privsep);
-        if !privsep {
-            return of_user;
-        }
-        let mut of_token = self.acl_privileges(&who.full(), path);
-        of_token.retain(|privilege, _| of_user.contains_key(privilege));
-        of_token
-    }
-
-    fn user_privileges(&self, user: &str, path: &str) -> BTreeMap<String, bool> {
-        if user == "root@pam" {
-            return self.all_privileges().into_iter().map(|p| (p, true)).collect();
-        }
-        self.acl_privileges(user, path)
-    }
-
-    fn acl_privileges(&self, who: &str, path: &str) -> BTreeMap<String, bool> {
-        let mut found = self.roles_on(who, path);
-        if let Some(vmid) = path.strip_prefix("/vms/").and_then(|v| v.parse::<u32>().ok()) {
-            for (pool, _) in self.pools.iter().filter(|(_, p)| p.vms.contains(&vmid)) {
-                found.extend(self.roles_on(who, &format!("/pool/{pool}")));
-            }
-        }
-        if let Some(storage) = path.strip_prefix("/storage/") {
-            for (pool, _) in self.pools.iter().filter(|(_, p)| p.storages.contains(storage)) {
-                found.extend(self.roles_on(who, &format!("/pool/{pool}")));
-            }
-        }
-        let mut privileges = BTreeMap::new();
-        if found.contains_key("NoAccess") {
-            return privileges;
-        }
-        for (role, propagate) in found {
-            for privilege in self.roles.get(&role).into_iter().flatten() {
-                *privileges.entry(privilege.clone()).or_insert(false) |= propagate;
-            }
-        }
-        privileges
-    }
-
-    /// The roles in effect on a path: entries on a longer path replace those above it.
-    fn roles_on(&self, who: &str, path: &str) -> BTreeMap<String, bool> {
-        let mut roles = BTreeMap::new();
-        let mut prefixes = vec!["/".to_owned()];
-        let mut prefix = String::new();
-        for segment in path.split('/').filter(|s| !s.is_empty()) {
-            prefix = format!("{prefix}/{segment}");
-            prefixes.push(prefix.clone());
-        }
-        let last = prefixes.len() - 1;
-        for (index, prefix) in prefixes.iter().enumerate() {
-            let here: BTreeMap<String, bool> = self
-                .acl
-                .iter()
-                .filter(|a| a.who == who && a.path == *prefix && (a.propagate || index == last))
-                .map(|a| (a.role.clone(), a.propagate))
-                .collect();
-            if !here.is_empty() {
-                roles = here;
-            }
-        }
-        roles
-    }
-
-    pub(crate) fn has(&self, who: &Identity, path: &str, privilege: &str) -> bool {
-        self.privileges(who, path).contains_key(privilege)
-    }
-
-    /// Whether `who` has any of `privileges` on `path`.
-    pub(crate) fn has_any(&self, who: &Identity, path: &str, privileges: &[&str]) -> bool {
-        let have = self.privileges(who, path);
-        privileges.iter().any(|p| have.contains_key(*p))
-    }
-
-    /// # Errors
-    /// 403 that names the first privilege missing.
-    pub(crate) fn require(&self, who: &Identity, path: &str, privileges: &[&str]) -> Result<(), Failure> {
-        let have = self.privileges(who, path);
-        match privileges.iter().find(|p| !have.contains_key(**p)) {
-            Some(missing) => Err(Failure::permission(&format!("{path}, {missing}"))),
-            None => Ok(()),
-        }
-    }
-
-    /// # Errors
-    /// 403 that names all of `privileges`.
-    pub(crate) fn require_any(&self, who: &Identity, path: &str, privileges: &[&str]) -> Result<(), Failure> {
-        if self.has_any(who, path, privileges) {
-            return Ok(());
-        }
-        Err(Failure::permission(&format!("{path}, {}", privileges.join("|"))))
-    }
-}
-
-fn built_in_roles() -> BTreeMap<String, BTreeSet<String>> {
-    serde_json::from_str(BUILT_IN_ROLES).expect("embedded file, parsed by the tests")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn access() -> Access {
-        let mut access = Access::new();
+    pub(super) fn access() -> Access {
+        let mut access = Access::new(Edition::V9_2);
         let token = |privsep| Token {
             secret: Secret::new("s"),
             privsep,
@@ -347,7 +261,7 @@ mod tests {
         access
     }
 
-    fn acl(path: &str, who: &str, role: &str, propagate: bool) -> Acl {
+    pub(super) fn acl(path: &str, who: &str, role: &str, propagate: bool) -> Acl {
         Acl {
             path: path.into(),
             who: who.into(),
@@ -357,63 +271,15 @@ mod tests {
     }
 
     #[test]
-    fn longer_paths_replace_shorter_ones() {
-        let access = access();
-        let user = Identity {
-            user: "a@pve".into(),
-            token: None,
-        };
-        let full = Identity {
-            token: Some("full".into()),
-            ..user.clone()
-        };
-        let sep = Identity {
-            token: Some("sep".into()),
-            ..user.clone()
-        };
-        let cases = [
-            (&user, "/vms/101", "VM.Audit", true),
-            (&user, "/vms/101", "VM.PowerMgmt", false),
-            (&user, "/vms/100", "VM.PowerMgmt", true),
-            (&user, "/vms/100", "VM.Audit", true),
-            (&user, "/vms/100", "Datastore.Audit", false),
-            (&user, "/nodes", "Sys.Console", true),
-            (&user, "/nodes/pve", "Sys.Console", false),
-            (&user, "/nodes/pve", "Sys.Audit", true),
-            (&user, "/storage/x", "Datastore.Audit", false),
-            (&full, "/vms/100", "VM.PowerMgmt", true),
-            (&sep, "/vms/100", "VM.PowerMgmt", true),
-            (&sep, "/vms/101", "VM.PowerMgmt", false),
-            (&sep, "/vms/101", "VM.Audit", true),
-            (&sep, "/nodes/pve", "Sys.Audit", false),
-        ];
-        for (who, path, privilege, expected) in cases {
-            assert_eq!(
-                access.has(who, path, privilege),
-                expected,
-                "{} {path} {privilege}",
-                who.full()
-            );
-        }
-    }
-
-    #[test]
-    fn pools_lend_rights_to_their_members() {
-        let mut access = access();
-        access.pools.insert(
-            "p".into(),
-            Pool {
-                vms: BTreeSet::from([7]),
-                ..Pool::default()
-            },
-        );
-        access.acl.push(acl("/pool/p", "a@pve", "PVEVMAdmin", true));
-        let user = Identity {
-            user: "a@pve".into(),
-            token: None,
-        };
-        assert!(access.has(&user, "/vms/7", "VM.Allocate"));
-        assert!(!access.has(&user, "/vms/8", "VM.Allocate"));
+    fn another_edition_takes_over_what_it_knows() {
+        let mut access = Access::new(Edition::V9_2);
+        let held = ["VM.Audit", "VM.GuestAgent.Audit"].map(str::to_owned);
+        access.roles.insert("Mine".into(), held.into());
+        access.play(Edition::V8_4);
+        assert_eq!(access.roles["Mine"], BTreeSet::from(["VM.Audit".to_owned()]));
+        assert!(access.all_privileges().contains("VM.Monitor"));
+        access.play(Edition::V9_2);
+        assert_eq!(access.roles["PVEVMAdmin"], Edition::V9_2.roles()["PVEVMAdmin"]);
     }
 
     #[test]

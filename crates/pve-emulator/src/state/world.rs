@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OwnedMutexGuard};
 use super::{Access, Machine, Storages, write_whole};
 use crate::engine::Engine;
 use crate::faults::Faults;
+use crate::schema::{Edition, Schema};
 use crate::tasks::Tasks;
 
 /// How long the emulated cluster's own work takes.
@@ -27,6 +28,8 @@ pub enum Timing {
 /// What does not change while the emulator runs.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    /// Which Proxmox VE is played.
+    pub(crate) edition: Edition,
     /// `9.2.11`.
     pub(crate) version: String,
     pub(crate) nodes: Vec<String>,
@@ -42,7 +45,12 @@ pub(crate) struct Settings {
 impl Settings {
     /// `9.2` of `9.2.11`.
     pub(crate) fn release(&self) -> String {
-        self.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+        self.version.split(['.', '-']).take(2).collect::<Vec<_>>().join(".")
+    }
+
+    /// The API of the edition that is played.
+    pub(crate) fn schema(&self) -> &'static Schema {
+        Schema::of(self.edition)
     }
 }
 

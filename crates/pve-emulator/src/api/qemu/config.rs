@@ -15,7 +15,6 @@ use super::options::{
 };
 use super::{check_lock, skiplock, upid};
 use crate::api::{Call, Outcome, Routes};
-use crate::schema::Schema;
 use crate::state::{ConfigMap, Machine, World, typed, typed_map};
 use crate::tasks::Worker;
 use crate::wire::{Answer, Failure};
@@ -121,7 +120,10 @@ fn read_change(call: &Call) -> Result<Change, Failure> {
     if set.is_empty() && delete.is_empty() && revert.is_empty() {
         return Err(Failure::die("no options specified"));
     }
-    let endpoint = Schema::get()
+    let endpoint = call
+        .world
+        .settings
+        .schema()
         .find("PUT", "/nodes/x/qemu/100/config")
         .map(|f| f.endpoint);
     for (name, list) in [("delete", &delete), ("revert", &revert)] {

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::options::{boot_text, check_bridge, check_privilege, default_boot, is_cdrom, is_drive, is_net, normalise};
+use super::options::{
+    boot_text, check_bridge, check_privilege, default_boot, is_cdrom, is_drive, is_net, normalise, require_on_vm,
+};
 use super::{drive, power, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes};
 use crate::state::{ConfigMap, Machine, now};
 use crate::wire::{Failure, Shape};
-
-/// The QEMU that the recorded PVE names in a VM's `meta`.
-const QEMU: &str = "10.1.2";
 
 /// Parameters of the call that are no options of the VM.
 const NOT_OPTIONS: [&str; 14] = [
@@ -105,9 +104,7 @@ async fn create(call: Call) -> Outcome {
         if !is_drive(key) {
             check_privilege(&call, vmid, key, Some(text))?;
         } else if !is_cdrom(text) {
-            call.world
-                .access()
-                .require(&call.who, &format!("/vms/{vmid}"), &["VM.Config.Disk"])?;
+            require_on_vm(&call, vmid, &["VM.Config.Disk"])?;
         }
         check_bridge(&call, key, text)?;
     }
@@ -181,7 +178,10 @@ async fn create(call: Call) -> Outcome {
             Some(text) if !text.contains("uuid=") => *text = format!("uuid={},{text}", uuid()),
             Some(_) => {}
         }
-        config.insert("meta".into(), format!("creation-qemu={QEMU},ctime={}", now()));
+        config.insert(
+            "meta".into(),
+            format!("creation-qemu={},ctime={}", world.settings.edition.qemu(), now()),
+        );
         world.change_machine(vmid, |machine| machine.config = config);
         if let Some(pool) = pool {
             world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(vmid)));

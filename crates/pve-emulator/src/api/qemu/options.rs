@@ -1,7 +1,7 @@
 //! VM options: which privilege each needs, and the forms PVE keeps them in.
 
 use crate::api::Call;
-use crate::schema::{Format, PropertyString, Schema, valid_mac};
+use crate::schema::{Edition, Format, PropertyString, Schema, valid_mac};
 use crate::state::ConfigMap;
 use crate::wire::Failure;
 
@@ -73,17 +73,30 @@ pub(super) fn is_live(key: &str, config: &ConfigMap) -> bool {
     }
 }
 
-/// The schema's structure of an option that is a property string.
+/// The parts of an option that is a property string.
+///
+/// What the played edition does not know was refused before; here a part may be any edition's, and 9.2 tells what is wrong.
 pub(super) fn parse(key: &str, text: &str) -> Result<PropertyString, Failure> {
-    let create = Schema::get().find("POST", "/nodes/x/qemu").map(|f| f.endpoint);
+    let mut editions = Edition::ALL.into_iter().rev();
+    let first = parse_as(editions.next().unwrap_or(Edition::V9_2), key, text);
+    first.or_else(|failure| {
+        editions
+            .find_map(|edition| parse_as(edition, key, text).ok())
+            .ok_or(failure)
+    })
+}
+
+fn parse_as(edition: Edition, key: &str, text: &str) -> Result<PropertyString, Failure> {
+    let schema = Schema::of(edition);
+    let create = schema.find("POST", "/nodes/x/qemu").map(|f| f.endpoint);
     let format = create.and_then(|e| e.property(key)).and_then(|p| p.format.as_ref());
     let structure = match format {
         Some(Format::Structure(structure)) => Some(structure),
-        Some(Format::Named(name)) => Schema::get().named(name),
+        Some(Format::Named(name)) => schema.named(name),
         None => None,
     };
     let structure = structure.ok_or_else(|| Failure::die(format!("option '{key}' has no parts")))?;
-    PropertyString::parse(Schema::get(), structure, text, key)
+    PropertyString::parse(schema, structure, text, key)
         .map_err(|e| Failure::param(key, format!("invalid format - {e}")))
 }
 
@@ -96,7 +109,6 @@ pub(super) fn check_privilege(call: &Call, vmid: u32, key: &str, value: Option<&
         return Ok(());
     }
     let access = call.world.access();
-    let path = format!("/vms/{vmid}");
     let any: &[&str] = match key {
         "cpu" | "vcpus" | "cores" | "sockets" | "cpulimit" | "cpuunits" | "numa" | "affinity" | "smp" => {
             &["VM.Config.CPU"]
@@ -139,11 +151,23 @@ pub(super) fn check_privilege(call: &Call, vmid: u32, key: &str, value: Option<&
             _ => return Err(Failure::die(format!("only root can set '{key}' config"))),
         },
     };
-    if any.len() == 1 {
-        access.require(&call.who, &path, any)
-    } else {
-        access.require_any(&call.who, &path, any)
+    require_on_vm(call, vmid, any)
+}
+
+/// Checks for any of `privileges` on a VM, or on the pool that a new one is to join (`check_vm_perm`).
+///
+/// # Errors
+/// 403 that names them all, on the VM.
+pub(super) fn require_on_vm(call: &Call, vmid: u32, privileges: &[&str]) -> Result<(), Failure> {
+    let access = call.world.access();
+    let by_pool = call
+        .params
+        .text("pool")
+        .is_some_and(|pool| access.has_any(&call.who, &format!("/pool/{pool}"), privileges));
+    if by_pool {
+        return Ok(());
     }
+    access.require_any(&call.who, &format!("/vms/{vmid}"), privileges)
 }
 
 /// Whether a drive's text is a CD-ROM.

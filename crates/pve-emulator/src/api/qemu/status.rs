@@ -139,6 +139,8 @@ async fn current(call: Call) -> Outcome {
         }
     }
     if let Some(running) = &s.running {
+        let qemu = call.world.settings.edition.qemu();
+        let machine = qemu.rsplit_once('.').map_or(qemu, |(release, _)| release);
         let machine_type = if config.get("machine").is_some_and(|m| m.contains("q35")) {
             "pc-q35"
         } else {
@@ -146,8 +148,11 @@ async fn current(call: Call) -> Outcome {
         };
         body.insert("diskread".into(), s.diskread.into());
         body.insert("diskwrite".into(), s.diskwrite.into());
-        body.insert("running-machine".into(), format!("{machine_type}-10.1+pve0").into());
-        body.insert("running-qemu".into(), "10.1.2".into());
+        body.insert(
+            "running-machine".into(),
+            format!("{machine_type}-{machine}+pve0").into(),
+        );
+        body.insert("running-qemu".into(), qemu.into());
         let blocks = block_statistics(config, running);
         if !blocks.is_empty() {
             body.insert("blockstat".into(), blocks.into());
