@@ -12,6 +12,7 @@ mod storage;
 mod tasks;
 mod upload;
 
+pub(crate) use access::uuid;
 pub(crate) use nodes::cpu_models;
 pub(crate) use permission::check_permission;
 pub(crate) use routes::{Call, Outcome, Routes, dispatch};

@@ -48,7 +48,7 @@ pub(super) fn add(routes: &mut Routes) {
 }
 
 /// A random UUID as token secrets and VMs have.
-pub(super) fn uuid() -> String {
+pub(crate) fn uuid() -> String {
     let mut bytes: [u8; 16] = rand::random();
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;

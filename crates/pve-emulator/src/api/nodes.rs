@@ -38,6 +38,8 @@ pub(super) fn add(routes: &mut Routes) {
         let now = crate::state::now();
         Ok(json!({ "time": now, "localtime": now, "timezone": "UTC" }).into())
     });
+    // There are no containers here, which is an answer: inventories ask every node for both kinds of guests.
+    routes.add("GET /nodes/{node}/lxc", async |_| Ok(json!([]).into()));
     routes.add("GET /nodes/{node}/network", networks);
     routes.add("GET /nodes/{node}/network/{iface}", network);
     routes.add("GET /nodes/{node}/capabilities/qemu/cpu", cpus);

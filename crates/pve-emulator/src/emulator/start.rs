@@ -179,7 +179,8 @@ impl EmulatorBuilder {
         let secret = match std::fs::read_to_string(&secret_file) {
             Ok(secret) => secret,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let secret = hex::encode(rand::random::<[u8; 16]>());
+                // As PVE makes them: there are clients that refuse any other form before they send it.
+                let secret = crate::api::uuid();
                 crate::state::write_whole(&secret_file, secret.as_bytes()).map_err(io)?;
                 secret
             }

@@ -49,13 +49,15 @@ impl Shared {
         }
     }
 
-    /// An address for a guest, the same one at each boot where possible, bound on the common port.
-    pub(super) fn reserve(&self, vmid: u32) -> Option<(Ipv4Addr, TcpSocket)> {
+    /// An address for a guest, bound on the common port: the one its system is set to, where that lies on this network and
+    /// is free, else one of its own, the same at each boot where possible.
+    pub(super) fn reserve(&self, vmid: u32, wanted: Option<Ipv4Addr>) -> Option<(Ipv4Addr, TcpSocket)> {
         let mut addresses = lock(&self.addresses);
         addresses.retain(|_, holder| *holder != vmid);
-        (0..ADDRESS_TRIES).find_map(|attempt| {
-            let offset = vmid.wrapping_add(attempt.wrapping_mul(7919)) % NETWORK_SIZE;
-            let address = Ipv4Addr::from(NETWORK + offset);
+        let wanted = wanted.filter(|address| u32::from(*address) / NETWORK_SIZE == NETWORK / NETWORK_SIZE);
+        let own = (0..ADDRESS_TRIES)
+            .map(|attempt| Ipv4Addr::from(NETWORK + vmid.wrapping_add(attempt.wrapping_mul(7919)) % NETWORK_SIZE));
+        wanted.into_iter().chain(own).find_map(|address| {
             // .0 and .255 look like a network and a broadcast to people and to some programs.
             if matches!(address.octets()[3], 0 | 255) || addresses.contains_key(&address) {
                 return None;

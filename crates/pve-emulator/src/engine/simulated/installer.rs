@@ -1,5 +1,6 @@
 //! The installer: finds its kickstart, and makes of it what will be on the disk.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::firmware::{Medium, disk_names, mac};
 use super::host::Host;
 use super::http;
 use super::iso::IsoFile;
-use super::kickstart::{self, Kickstart, Script, When};
+use super::kickstart::{self, Command, Kickstart, Script, When};
 use super::packages;
 use super::shell::Shell;
 use super::shell::io::{Input, Io, Output};
@@ -298,6 +299,25 @@ fn missing_packages(kickstart: &Kickstart, medium: &Medium, networked: bool) -> 
     })
 }
 
+/// `network --bootproto=static --ip=...`: the profile that Anaconda writes for NetworkManager.
+fn fixed_address(command: &Command, system: &mut System) {
+    let given = |name| command.option(name).and_then(|text| text.parse::<Ipv4Addr>().ok());
+    if command.option("bootproto") != Some("static") {
+        return;
+    }
+    let Some(address) = given("ip") else { return };
+    let prefix = given("netmask").map_or(24, |mask| u32::from(mask).count_ones());
+    let gateway = given("gateway").map_or(String::new(), |gateway| format!(",{gateway}"));
+    // The one device a guest is seen with, whatever name or `link` the line gives it.
+    system.files.put(
+        "/etc/NetworkManager/system-connections/eth0.nmconnection",
+        format!(
+            "[connection]\nid=eth0\ntype=ethernet\n\n[ipv4]\naddress1={address}/{prefix}{gateway}\nmethod=manual\n"
+        ),
+        0o600,
+    );
+}
+
 /// The system that the kickstart describes, before its `%post` sections.
 fn install(kickstart: &Kickstart, medium: &Medium) -> System {
     let mut system = System::base(medium.major, &medium.release);
@@ -318,6 +338,7 @@ fn install(kickstart: &Kickstart, medium: &Medium) -> System {
         if let Some(name) = command.option("hostname").filter(|name| !name.is_empty()) {
             system.files.put("/etc/hostname", format!("{name}\n"), 0o644);
         }
+        fixed_address(command, &mut system);
     }
     for command in kickstart.all("services") {
         for (option, enabled) in [("disabled", false), ("enabled", true)] {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use russh::keys::ssh_key::LineEnding;
@@ -225,6 +226,17 @@ impl System {
 
     pub(super) fn is_active(&self, unit: &str) -> bool {
         self.active.contains(unit)
+    }
+
+    /// The fixed address that a connection profile of NetworkManager sets, if one does.
+    pub(super) fn fixed_address(&self) -> Option<Ipv4Addr> {
+        let profiles = self.files.glob("/etc/NetworkManager/system-connections/*.nmconnection");
+        profiles.iter().find_map(|profile| {
+            self.files.text(profile).lines().find_map(|line| {
+                let value = line.strip_prefix("address1=")?;
+                value.split(['/', ',']).next()?.parse().ok()
+            })
+        })
     }
 
     pub(super) fn hostname(&self) -> String {

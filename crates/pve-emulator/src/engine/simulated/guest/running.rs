@@ -68,7 +68,7 @@ impl Guest {
             self.say(["systemd[1]: Detected first boot."]);
         }
         system.start_enabled();
-        let reserved = self.reserve_address();
+        let reserved = self.reserve_address(system.fixed_address());
         let address = reserved.as_ref().map(|(address, _)| *address);
         let (power, mut powered) = mpsc::unbounded_channel();
         let hostname = system.hostname();
@@ -204,11 +204,15 @@ impl Guest {
     }
 
     /// An address of its own on loopback, bound but silent; `None` without a network device.
-    fn reserve_address(&self) -> Option<(Ipv4Addr, TcpSocket)> {
+    fn reserve_address(&self, wanted: Option<Ipv4Addr>) -> Option<(Ipv4Addr, TcpSocket)> {
         firmware::mac(&self.launch.config)?;
-        let found = self.shared.reserve(self.launch.vmid);
-        if found.is_none() {
-            self.say(["NetworkManager: no address"]);
+        let found = self.shared.reserve(self.launch.vmid, wanted);
+        match (&found, wanted) {
+            (None, _) => self.say(["NetworkManager: no address"]),
+            (Some((address, _)), Some(wanted)) if *address != wanted => {
+                self.say([format!("NetworkManager: {wanted} is not to be had, {address} instead")]);
+            }
+            _ => {}
         }
         found
     }

@@ -48,6 +48,26 @@ async fn installs_from_oemdrv_reboots_and_answers() {
 }
 
 #[tokio::test]
+async fn a_fixed_address_is_kept_where_it_can_be() {
+    let rig = Rig::new(SimulatedOptions::default());
+    let line =
+        |ip| format!("network --bootproto=static --ip={ip} --netmask=255.192.0.0 --gateway=127.64.0.1 --device=link");
+    for (vmid, ip, becomes) in [
+        (9000, "127.64.77.7", "127.64.77.7"),
+        // Taken by the first; outside of the guests' network.
+        (301, "127.64.77.7", "127.64.1.45"),
+        (302, "10.23.45.60", "127.64.1.46"),
+    ] {
+        let record = rig.installed(vmid, &line(ip), "").await;
+        assert_eq!(record.address.as_deref(), Some(becomes));
+        let said = record
+            .console
+            .contains(&format!("{ip} is not to be had, {becomes} instead"));
+        assert_eq!(said, ip != becomes, "{}", record.console);
+    }
+}
+
+#[tokio::test]
 async fn reboot_0_makes_the_end_of_an_install_an_end_of_the_process() {
     let rig = Rig::new(SimulatedOptions::default());
     let kickstart = rig.kickstart("", "qemu-guest-agent");
