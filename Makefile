@@ -10,7 +10,7 @@ PYTHON ?= python3
 # Activated by path alone: every tool of the Python side comes from here, at the version that its requirements name.
 VENV := .venv
 IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
-REQUIREMENTS := tests/requirements.txt $(wildcard crates/py-bindings/requirements.txt)
+REQUIREMENTS := tests/requirements.txt tests/strangers/requirements.txt $(wildcard crates/py-bindings/requirements.txt)
 EXAMPLE := examples/alma9-k3s-optimized
 
 # $(call lacks,WHAT IS NOT DONE,WHAT IS MISSING,HOW TO GET IT): one visible line, and an error where CI=true.
@@ -27,7 +27,7 @@ demo: ## Builds the example folder into a template, on an emulated Proxmox VE wi
 	@$(CARGO) run --package k3simage-cli -- build $(EXAMPLE) --emulator --manifest target/demo/manifest.json
 
 .PHONY: test
-test: fmt-check guard lint rust-test doc scripts kickstart validate examples python ## Runs every check and every test
+test: fmt-check guard lint rust-test doc scripts kickstart validate examples python strangers ## Runs every check and every test
 	@echo 'make test: all passed'
 
 .PHONY: fmt
@@ -65,7 +65,7 @@ scripts: ## The guest scripts: shellcheck, and their tests in a folder as root
 	@$(call need_venv,checks of the guest scripts)
 	$(IN_VENV) ruff check --quiet tests
 	$(IN_VENV) ruff format --quiet --check tests
-	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh .ci/run
+	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh tests/strangers/packer/scripts/*.sh .ci/run
 	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py --ignore tests/guest/test_rendered_kickstart.py
 
 .PHONY: kickstart
@@ -107,6 +107,16 @@ python: ## The Python package: built, checked, tested, its examples run
 	venv/bin/python -c 'import k3simage; print(k3simage.ImageSpec(node="pve"))'
 	venv/bin/k3simage --version
 
+.PHONY: strangers
+strangers: ## Programs that others wrote drive the emulator: proxmoxer, Ansible, Packer, two from npm
+	@for tool in packer node npm xorriso; do
+	    command -v "$$tool" >/dev/null || { $(call lacks,the clients of others,packer or node or npm or xorriso,apt-get install packer nodejs npm xorriso); exit 0; }
+	done
+	$(call need_venv,the clients of others)
+	$(MAKE) target/strangers/.ready
+	$(CARGO) build --quiet --package k3simage-cli
+	$(IN_VENV) pytest -q tests/strangers
+
 .PHONY: bench
 bench: ## Prints the figures of docs/benchmarks.md, measured now
 	@command -v curl >/dev/null || { $(call lacks,the benchmark,curl,apt-get install curl); exit 0; }
@@ -128,11 +138,23 @@ sync-example: ## Copies scripts/ into the example folder
 .PHONY: clean
 clean: ## Removes what was built, and the Python environment
 	@$(CARGO) clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) tests/strangers/npm/node_modules
 
 # Made anew when a requirement changes; the marker is written last, so half an environment is never used.
 $(VENV)/.ready: $(REQUIREMENTS)
 	@rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix --requirement ,$(REQUIREMENTS))
+	touch $@
+
+# Ansible's collection comes out of the package that carries a hundred of them, since Galaxy is one more place to depend on.
+target/strangers/.ready: $(wildcard tests/strangers/ansible.txt tests/strangers/collection.py tests/strangers/npm/package-lock.json) $(VENV)/.ready
+	@rm -rf target/strangers
+	mkdir -p target/strangers
+	$(VENV)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --requirement tests/strangers/ansible.txt --dest target/strangers
+	$(VENV)/bin/python tests/strangers/collection.py target/strangers/*.whl target/strangers
+	rm target/strangers/*.whl
+	cd tests/strangers/npm
+	npm ci --silent
+	cd ../../..
 	touch $@
