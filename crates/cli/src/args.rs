@@ -123,12 +123,35 @@ pub(crate) struct EmulatorArgs {
     /// Keep VMs, storages and the certificate in this folder; without it they end with the command
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Number of nodes (the names are pve, pve2, pve3, ...) or their names, separated by commas
+    #[arg(long, value_name = "NODES", default_value = "1", value_parser = nodes)]
+    pub(crate) nodes: Nodes,
+    /// One more storage on every node, as NAME:dir, NAME:lvmthin or NAME:dir:shared; can be repeated
+    #[arg(long = "storage", value_name = "STORAGE")]
+    pub(crate) storages: Vec<pve_emulator::StorageSpec>,
+    /// What goes wrong, as TOML; SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) faults: Option<PathBuf>,
     /// Version of Proxmox VE to answer as
     #[arg(long, value_name = "VERSION")]
     pub(crate) pve_version: Option<String>,
     /// How many times faster than real the guests and tasks run; 0 means without any delay
     #[arg(long, value_name = "FACTOR", default_value_t = 60.0, value_parser = time_scale)]
     pub(crate) time_scale: f64,
+}
+
+/// The names of an emulator's nodes.
+#[cfg(feature = "emulator")]
+#[derive(Clone, Debug)]
+pub(crate) struct Nodes(pub(crate) Vec<String>);
+
+#[cfg(feature = "emulator")]
+fn nodes(text: &str) -> Result<Nodes, String> {
+    match text.parse::<usize>() {
+        Ok(count @ 1..=32) => Ok(Nodes(pve_emulator::node_names(count))),
+        Ok(_) => Err("1 to 32 nodes are possible".to_owned()),
+        Err(_) => Ok(Nodes(text.split(',').map(|name| name.trim().to_owned()).collect())),
+    }
 }
 
 #[cfg(feature = "emulator")]

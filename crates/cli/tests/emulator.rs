@@ -113,3 +113,83 @@ fn a_version_that_it_cannot_play_is_bad_input_and_told_with_those_that_it_can() 
         run(&["emulator", "--listen", "127.0.0.1:0", "--pve-version", version]).expect(2, &parts);
     }
 }
+
+#[test]
+fn nodes_storages_and_faults_are_given_on_the_command_line() {
+    let temp = tempfile::tempdir().unwrap();
+    let faults = temp.path().join("faults.toml");
+    let made_up = "[[fault]]\ncall = \"GET /nodes\"\nthen = { answer = { status = 500, reason = \"made up\" } }\n";
+    std::fs::write(&faults, made_up).unwrap();
+    let args = [
+        "emulator",
+        "--listen",
+        "127.0.0.1:0",
+        "--json",
+        "--time-scale",
+        "0",
+        "--nodes",
+        "a,b,c",
+    ];
+    let args = [
+        &args[..],
+        &["--storage", "nfs:dir:shared", "--faults", faults.to_str().unwrap()],
+    ]
+    .concat();
+    let told = std::cell::RefCell::new(Value::Null);
+    let (mut child, mut lines) = until(&mut k3simage(&args), |object| {
+        told.replace(object.clone());
+        object["event"] == "emulator_started"
+    });
+    let told = told.into_inner();
+    let names: Vec<&str> = told["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| n["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let get = |url: &str, path: &str| {
+        let pve = Client::builder(url)
+            .auth(Auth::token(
+                text(&told, "token_id"),
+                text(&told, "token_secret").to_owned(),
+            ))
+            .tls(Tls::Pinned(text(&told, "fingerprint").parse().unwrap()))
+            .build()
+            .unwrap();
+        runtime.block_on(async move { pve.request(proxmox_client::Method::GET, path, &[]).await })
+    };
+    let first = text(&told, "url");
+    let refused = format!("{:?}", get(first, "/nodes").unwrap_err());
+    assert!(refused.contains("made up"), "{refused}");
+    let storages = get(told["nodes"][1]["url"].as_str().unwrap(), "/nodes/c/storage").unwrap();
+    let shared = storages.as_array().unwrap().iter().filter(|s| s["shared"] == 1);
+    assert_eq!(shared.map(|s| &s["storage"]).collect::<Vec<_>>(), ["nfs"]);
+
+    // The file is read again on demand; one with a mistake changes nothing.
+    let mut read_again = |content: &str| {
+        use std::io::BufRead as _;
+        std::fs::write(&faults, content).unwrap();
+        signal(&child, "HUP");
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()
+    };
+    let read = read_again("[[node]]\nname = \"b\"\noffline = true\n");
+    assert_eq!(read["offline"], serde_json::json!(["b"]), "{read}");
+    let away = format!("{:?}", get(first, "/nodes/b/status").unwrap_err());
+    assert!(away.contains("595"), "{away}");
+    let wrong = read_again("[[node]]\nname = 1\n");
+    assert!(wrong["message"].as_str().unwrap().contains("line 2"), "{wrong}");
+    assert!(get(first, "/nodes/b/status").is_err());
+    assert_eq!(read_again("")["offline"], serde_json::json!([]));
+    get(first, "/nodes/b/status").unwrap();
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    std::fs::write(&faults, "[[fault]]\n").unwrap();
+    run(&["emulator", "--faults", faults.to_str().unwrap()]).expect(2, &["faults.toml", "line 1"]);
+    run(&["emulator", "--nodes", "33"]).expect(2, &["1 to 32"]);
+    run(&["emulator", "--storage", "x:zfs"]).expect(2, &["zfs", "dir or lvmthin"]);
+}

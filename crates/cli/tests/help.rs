@@ -148,6 +148,18 @@ fn help_of_emulator() {
               Keep VMs, storages and the certificate in this folder; without it they end with the
               command
 
+          --nodes <NODES>
+              Number of nodes (the names are pve, pve2, pve3, ...) or their names, separated by commas
+
+              [default: 1]
+
+          --storage <STORAGE>
+              One more storage on every node, as NAME:dir, NAME:lvmthin or NAME:dir:shared; can be
+              repeated
+
+          --faults <FILE>
+              What goes wrong, as TOML; SIGHUP reads it again
+
           --pve-version <VERSION>
               Version of Proxmox VE to answer as
 

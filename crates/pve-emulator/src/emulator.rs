@@ -2,21 +2,24 @@
 
 mod builder;
 mod contents;
+mod node;
 mod start;
 
 use std::fmt;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 pub use builder::EmulatorBuilder;
+pub use node::{NodeHandle, node_names};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::simulated::{GuestRecord, SimulatedEngine};
 use crate::error::Error;
-use crate::faults::{Fault, FaultAction, FaultMatch};
+use crate::faults::{Fault, FaultAction, FaultMatch, FaultPlan};
 use crate::server::{RequestRecord, Server};
 use crate::state::World;
 
@@ -27,11 +30,14 @@ const TOKEN_ID: &str = "root@pam!emulator";
 pub struct Emulator {
     server: Arc<Server>,
     guests: Option<Arc<SimulatedEngine>>,
-    address: SocketAddr,
+    /// Of the nodes, in their order.
+    addresses: Vec<SocketAddr>,
     ca_pem: String,
     token_secret: String,
     stop: CancellationToken,
-    serving: Option<JoinHandle<()>>,
+    serving: Vec<JoinHandle<()>>,
+    /// Keeps other emulators from the data directory.
+    _lock: File,
     /// Removed with the emulator when the caller named no directory.
     _temporary: Option<TempDir>,
 }
@@ -69,12 +75,12 @@ impl Emulator {
 
     /// `https://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
+        format!("https://{}", self.address())
     }
 
-    /// The address it listens on.
+    /// The address at which its first node listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
     }
 
     /// SHA-256 fingerprint of its certificate, `AA:BB:...`.
@@ -136,6 +142,32 @@ impl Emulator {
         self.fault(Fault { when, action, times: 1 });
     }
 
+    /// Takes a plan in the place of all faults that wait, and brings the nodes into the state that it says: those that it
+    /// does not name are online and fast.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it names a node that there is not; nothing has changed then.
+    ///
+    /// # Cancel safety
+    /// Dropped, some nodes may not have changed yet.
+    pub fn apply_faults(&self, plan: FaultPlan) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let world = Arc::clone(self.world());
+        async move {
+            start::check_plan(&plan, &world.settings.nodes)?;
+            world.faults.replace(plan.faults);
+            for node in &world.settings.nodes {
+                let slow = plan.slow.iter().find(|(n, _)| n == node).map(|(_, by)| *by);
+                world.nodes.change(node, |s| s.slow = slow.unwrap_or_default());
+                if !plan.offline.contains(node) {
+                    world.nodes.change(node, |s| s.offline = false);
+                } else if world.nodes.online(node) {
+                    world.take_offline(node).await;
+                }
+            }
+            Ok(())
+        }
+    }
+
     /// Serves until `stop` is cancelled, then ends everything.
     ///
     /// # Cancel safety
@@ -151,14 +183,15 @@ impl Emulator {
     /// What has not ended when the future is dropped ends with the emulator.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        let vmids = self.vmids();
-        for vmid in vmids {
-            self.world().engine.stop(vmid).await;
+        let world = Arc::clone(self.world());
+        world.tasks.lose(None);
+        for vmid in self.vmids() {
+            world.engine.stop(vmid).await;
         }
-        if let Some(serving) = self.serving.take()
-            && let Err(error) = serving.await
-        {
-            tracing::error!(%error, "the server broke");
+        for serving in std::mem::take(&mut self.serving) {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the server broke");
+            }
         }
     }
 }
@@ -166,5 +199,6 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.world().tasks.lose(None);
     }
 }

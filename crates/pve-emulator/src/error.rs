@@ -23,6 +23,30 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another emulator serves from the data directory.
+    #[error("the data directory {} is in use by process {pid}: end that emulator or choose another directory", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Process id of the other emulator.
+        pid: String,
+    },
+    /// A file of the data directory is not what an emulator wrote.
+    #[error("cannot read {}: move it away to start without it", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: serde_json::Error,
+    },
+    /// A faults file cannot be read or does not say what it should.
+    #[error("faults file {}: {reason}", path.display())]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// Line, cause and what would be right.
+        reason: String,
+    },
     /// No certificate could be made or loaded.
     #[error("cannot set up TLS: {reason}; remove pve-ssl.pem and pve-ssl.key from the data directory to make new ones")]
     Tls {

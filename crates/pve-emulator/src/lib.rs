@@ -20,7 +20,7 @@
 //! type, error map and the body's members, types and values. Known to differ, each with its reason:
 //!
 //! - Proxied calls answer `Connection: Keep-Alive`, not also `close` (`FACTS` 20): hyper would really close.
-//! - Replies are never compressed (`FACTS` 21); clients may not rely on that anyway.
+//! - A client that takes both gets gzip, not deflate: which one PVE prefers is not recorded.
 //! - `cluster/resources` is always up to date, lists are in order, and a start right after a stop meets no clean-up lock
 //!   (`FACTS` 77, 80, 81): chance would make tests fail by chance.
 //! - `vncproxy` gives a ticket, but there is no screen behind it; `termproxy` and websockets are not there.
@@ -53,12 +53,13 @@ mod media;
 mod schema;
 mod server;
 mod state;
+mod status_page;
 mod tasks;
 mod tls;
 mod wire;
 
-pub use emulator::{Emulator, EmulatorBuilder};
+pub use emulator::{Emulator, EmulatorBuilder, NodeHandle, node_names};
 pub use error::Error;
-pub use faults::{Fault, FaultAction, FaultMatch};
+pub use faults::{Fault, FaultAction, FaultMatch, FaultPlan, TaskFault};
 pub use server::RequestRecord;
 pub use state::{StorageKind, StorageSpec, Timing};

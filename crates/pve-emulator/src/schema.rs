@@ -70,6 +70,8 @@ pub(crate) struct Endpoint {
     pub(crate) permissions: Permissions,
     /// Whether API tokens may call it.
     pub(crate) allow_token: bool,
+    /// Whether the node that the path names does the work: others hand the call on to it.
+    pub(crate) proxied: bool,
 }
 
 /// Who may call an endpoint.
@@ -143,6 +145,8 @@ struct RawMethod {
     permissions: Option<Value>,
     #[serde(default, deserialize_with = "flag")]
     allowtoken: bool,
+    #[serde(default)]
+    proxyto: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -281,6 +285,7 @@ impl Node {
                 additional_properties: info.parameters.additional.as_ref().is_some_and(truthy),
                 permissions,
                 allow_token: info.allowtoken,
+                proxied: info.proxyto.as_deref() == Some("node"),
             };
             node.endpoints.insert(method, endpoint);
         }

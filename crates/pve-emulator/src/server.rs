@@ -6,6 +6,7 @@ mod plain;
 mod serve;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,12 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use plain::redirect_to_https;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Routes;
-use crate::state::World;
+use crate::state::{NodeState, World};
 
 /// PVE closes an idle connection after this time (`FACTS` 19).
 const IDLE: Duration = Duration::from_secs(5);
@@ -51,6 +53,11 @@ pub(crate) struct Server {
     records: Mutex<VecDeque<RequestRecord>>,
 }
 
+/// Waits until a node is offline, or until it is online; `false` when nobody tells any more.
+async fn until(state: &mut watch::Receiver<NodeState>, offline: bool) -> bool {
+    state.wait_for(|s| s.offline == offline).await.is_ok()
+}
+
 /// The connection ends without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("connection closed without an answer")]
@@ -74,15 +81,58 @@ impl Server {
             .collect()
     }
 
-    /// Accepts connections until `stop`, then waits for none of them.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor, stop: CancellationToken) {
-        let connections = TaskTracker::new();
+    /// Serves a node at its listener until `stop`, then waits for the connections to end. While the node is offline
+    /// nobody listens there, and who was connected is no more.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        node: Arc<str>,
+        listener: TcpListener,
+        tls: TlsAcceptor,
+        stop: CancellationToken,
+    ) {
+        let Some(mut state) = self.world.nodes.watch(&node) else {
+            return;
+        };
+        let address = listener.local_addr();
+        let mut listener = Some(listener);
         loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => accepted,
-            };
-            let (stream, _) = match accepted {
+            let up = stop.child_token();
+            if let Some(listener) = listener.take() {
+                let connections = TaskTracker::new();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = until(&mut state, true) => {}
+                    () = Arc::clone(&self).accept(&node, listener, &tls, &up, &connections) => {}
+                }
+                up.cancel();
+                connections.close();
+                connections.wait().await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                known = until(&mut state, false) => if !known { return },
+            }
+            let Ok(address) = address else { return };
+            match TcpListener::bind(address).await {
+                Ok(again) => listener = Some(again),
+                Err(error) => {
+                    tracing::error!(%error, %node, %address, "the node cannot listen again");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(
+        self: Arc<Self>,
+        node: &Arc<str>,
+        listener: TcpListener,
+        tls: &TlsAcceptor,
+        up: &CancellationToken,
+        connections: &TaskTracker,
+    ) {
+        loop {
+            let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others must end first.
@@ -93,19 +143,18 @@ impl Server {
             };
             let server = Arc::clone(&self);
             let tls = tls.clone();
-            let stop = stop.clone();
+            let up = up.clone();
+            let node = Arc::clone(node);
             connections.spawn(async move {
                 tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = server.connection(stream, tls) => {}
+                    () = up.cancelled() => {}
+                    () = server.connection(node, stream, peer.ip(), tls) => {}
                 }
             });
         }
-        connections.close();
-        connections.wait().await;
     }
 
-    async fn connection(self: Arc<Self>, mut stream: TcpStream, tls: TlsAcceptor) {
+    async fn connection(self: Arc<Self>, node: Arc<str>, mut stream: TcpStream, peer: IpAddr, tls: TlsAcceptor) {
         let local = stream.local_addr().ok();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
@@ -126,9 +175,10 @@ impl Server {
         let count = AtomicU32::new(0);
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
+            let node = Arc::clone(&node);
             let last = count.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REQUESTS;
             async move {
-                let mut response = server.serve(request).await?;
+                let mut response = server.serve(request, &node, peer).await?;
                 if last {
                     response
                         .headers_mut()

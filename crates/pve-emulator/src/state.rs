@@ -2,13 +2,17 @@
 
 mod access;
 mod files;
+mod lock;
 mod machine;
+mod nodes;
 mod storage;
 mod world;
 
 pub(crate) use access::{Access, Acl, Group, Identity, Pool, Secret, Token, User};
-pub(crate) use files::{now, write_whole};
+pub(crate) use files::{copy_aside, now, sweep, write_whole};
+pub(crate) use lock::lock;
 pub(crate) use machine::{ConfigMap, Machine, Snapshot, typed, typed_map};
+pub(crate) use nodes::{NodeState, Nodes};
 pub use storage::{StorageKind, StorageSpec};
 pub(crate) use storage::{Storages, Volume, file_volume, parse_volume_name, size_text};
 pub use world::Timing;

@@ -74,7 +74,9 @@ fn generate(names: &[String]) -> Result<(String, String, String), rcgen::Error> 
     let ca_key = KeyPair::generate()?;
     let ca_pem = ca.self_signed(&ca_key)?.pem();
     let issuer = Issuer::new(ca, ca_key);
-    let mut alternatives = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let mut alternatives = vec!["localhost".to_owned(), "::1".to_owned()];
+    // One certificate serves all nodes, each at a loopback address of its own.
+    alternatives.extend((1..=32).map(|n| format!("127.0.0.{n}")));
     alternatives.extend(names.iter().cloned());
     let mut leaf = CertificateParams::new(alternatives)?;
     leaf.distinguished_name = name(names.first().map_or("pve", String::as_str));

@@ -1,9 +1,11 @@
 //! `k3simage emulator`: serves an emulated Proxmox VE until a signal ends it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use pve_emulator::{Emulator, Timing};
+use pve_emulator::{Emulator, FaultPlan, StorageSpec, Timing};
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::EmulatorArgs;
 use crate::embedded;
@@ -12,7 +14,18 @@ use crate::output::{Console, Problem};
 use crate::signals::Signals;
 
 pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
-    let mut builder = Emulator::builder().listen(args.listen).timing(timing(args.time_scale));
+    let mut builder = Emulator::builder()
+        .listen(args.listen)
+        .timing(timing(args.time_scale))
+        .nodes(args.nodes.0.clone());
+    if !args.storages.is_empty() {
+        let mut storages = StorageSpec::defaults(1);
+        storages.extend(args.storages.iter().cloned());
+        builder = builder.storages(storages);
+    }
+    if let Some(file) = &args.faults {
+        builder = builder.faults(read_faults(file)?);
+    }
     if let Some(dir) = &args.data {
         builder = builder.data_dir(dir);
     }
@@ -26,10 +39,71 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
     emulator
         .add_installer_iso(embedded::ISO_STORAGE, embedded::ISO)
         .map_err(|error| Problem::failed("putting an installer ISO on the emulator").because(&error))?;
+    let hang_up = match &args.faults {
+        Some(file) => {
+            let hang_up = signal(SignalKind::hangup());
+            Some((
+                file,
+                hang_up.map_err(|error| Problem::failed("listening for SIGHUP").because(&error))?,
+            ))
+        }
+        None => None,
+    };
     announce(&emulator, args, console);
+    if let Some((file, hang_up)) = hang_up {
+        follow(&emulator, file, hang_up, console, signals).await;
+    }
     emulator.serve_until(signals.token()).await;
     console.note("the emulator has ended");
     Ok(Exit::Ok)
+}
+
+fn read_faults(file: &Path) -> Result<FaultPlan, Box<Problem>> {
+    FaultPlan::read(file).map_err(|error| Problem::bad_input("reading the faults file").because(&error))
+}
+
+/// Takes the faults file again at every SIGHUP, until a signal ends the emulator. Without a faults file SIGHUP keeps its
+/// meaning, so that `nohup` works.
+async fn follow(emulator: &Emulator, file: &Path, mut hang_up: Signal, console: &Console, signals: &Signals) {
+    loop {
+        tokio::select! {
+            () = signals.first() => return,
+            _ = hang_up.recv() => {}
+        }
+        // A file that is wrong changes nothing: who is in the middle of a test should not lose it.
+        let taken = match FaultPlan::read(file) {
+            Ok(plan) => {
+                let count = plan.faults.len();
+                emulator.apply_faults(plan).await.map(|()| count)
+            }
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(count) => {
+                let offline: Vec<&str> = emulator.nodes().filter(|n| !n.is_online()).map(|n| n.name()).collect();
+                console.object(&json!({ "event": "faults_read", "faults": count, "offline": offline }));
+                let offline = if offline.is_empty() {
+                    "none".to_owned()
+                } else {
+                    offline.join(", ")
+                };
+                console.line(format_args!(
+                    "faults file read: {count} waiting, offline nodes: {offline}"
+                ));
+            }
+            Err(error) => {
+                let text = format!("the faults file is not taken: {}", chain(&error));
+                console.object(&json!({ "event": "warning", "message": text }));
+                console.error_line(text);
+            }
+        }
+    }
+}
+
+/// An error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |e| e.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn timing(scale: f64) -> Timing {
@@ -54,6 +128,7 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
         "token_id": emulator.token_id(),
         "token_secret": emulator.token_secret(),
         "guest_ssh_port": emulator.guest_ssh_port(),
+        "nodes": emulator.nodes().map(|n| json!({ "name": n.name(), "url": n.url() })).collect::<Vec<_>>(),
         "data_dir": emulator.data_dir(),
     }));
     let palette = console.out();
@@ -62,6 +137,11 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
         palette.strong("emulated Proxmox VE")
     ));
     console.line(format_args!("  url          {}", emulator.url()));
+    if args.nodes.0.len() > 1 {
+        for node in emulator.nodes() {
+            console.line(format_args!("  node         {}  {}", node.url(), node.name()));
+        }
+    }
     console.line(format_args!("  fingerprint  {}", emulator.fingerprint()));
     console.line(format_args!(
         "  token        {}={}",
@@ -104,5 +184,15 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
         emulator.token_secret(),
         emulator.url(),
     ));
+    console.note(format_args!(
+        "  a browser on this machine shows what goes on: {}/",
+        emulator.url()
+    ));
+    if args.faults.is_some() {
+        console.note(format_args!(
+            "  kill -HUP {} reads the faults file again",
+            std::process::id()
+        ));
+    }
     console.note("Ctrl-C ends it.");
 }

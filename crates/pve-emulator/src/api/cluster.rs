@@ -84,9 +84,28 @@ pub(super) fn vm_resources(world: &Arc<World>) -> Vec<(u32, Value)> {
             if let Some(lock) = machine.config.get("lock") {
                 entry["lock"] = lock.as_str().into();
             }
+            // Nobody hears of the guests of a node that is away.
+            if !world.nodes.online(&machine.node) {
+                entry = away(&entry);
+            }
             (*vmid, entry)
         })
         .collect()
+}
+
+/// What is left of a guest's entry when its node is away: where it is, not how it does.
+///
+/// # Source
+/// `PVE::API2Tools::extract_vm_stats`: figures come with the node's own broadcasts, and without them the status is
+/// `unknown`. Name, tags and lock stand in the configuration, which every node has.
+fn away(entry: &Value) -> Value {
+    let mut left = json!({ "status": "unknown" });
+    for key in ["id", "type", "vmid", "node", "name", "template", "tags", "lock"] {
+        if let Some(value) = entry.get(key) {
+            left[key] = value.clone();
+        }
+    }
+    left
 }
 
 async fn resources(call: Call) -> Outcome {
@@ -116,7 +135,9 @@ async fn resources(call: Call) -> Outcome {
         let access = call.world.access();
         for node in &call.world.settings.nodes {
             let mut entry = nodes::entry(&call.world, node);
-            if access.has(&call.who, &format!("/nodes/{node}"), "Sys.Audit") {
+            if !call.world.nodes.online(node) {
+                // The entry of a node that is away has no figures.
+            } else if access.has(&call.who, &format!("/nodes/{node}"), "Sys.Audit") {
                 entry["cgroup-mode"] = 1.into();
             } else {
                 entry = json!({ "id": entry["id"], "node": node, "type": "node", "status": "online", "level": "", "cgroup-mode": 1 });
@@ -135,6 +156,14 @@ async fn resources(call: Call) -> Outcome {
                 continue;
             }
             for node in &call.world.settings.nodes {
+                if !call.world.nodes.online(node) {
+                    list.push(json!({
+                        "id": format!("storage/{node}/{}", spec.id), "type": "storage", "storage": spec.id, "node": node,
+                        "status": "unknown", "plugintype": spec.type_name(), "content": spec.content.join(","),
+                        "shared": i32::from(spec.shared),
+                    }));
+                    continue;
+                }
                 list.push(json!({
                     "id": format!("storage/{node}/{}", spec.id), "type": "storage", "storage": spec.id, "node": node,
                     "status": "available", "plugintype": spec.type_name(), "content": spec.content.join(","),
@@ -147,7 +176,8 @@ async fn resources(call: Call) -> Outcome {
     if kind.is_none() || kind.as_deref() == Some("sdn") {
         let access = call.world.access();
         for node in &call.world.settings.nodes {
-            if access.has_any(&call.who, "/sdn/zones/localnetwork", &["SDN.Audit"]) {
+            let online = call.world.nodes.online(node);
+            if online && access.has_any(&call.who, "/sdn/zones/localnetwork", &["SDN.Audit"]) {
                 list.push(json!({
                     "id": format!("network/{node}/zone/localnetwork"), "type": "network", "network": "localnetwork",
                     "network-type": "zone", "node": node, "status": "ok",
@@ -163,12 +193,12 @@ async fn status(call: Call) -> Outcome {
     let several = nodes.len() > 1;
     let mut list: Vec<Value> = Vec::new();
     if several {
-        list.push(json!({ "type": "cluster", "id": "cluster", "name": "emulated", "version": 1, "nodes": nodes.len(), "quorate": 1 }));
+        list.push(json!({ "type": "cluster", "id": "cluster", "name": "emulated", "version": 1, "nodes": nodes.len(), "quorate": i32::from(call.world.nodes.quorate()) }));
     }
     for (index, node) in nodes.iter().enumerate() {
         list.push(json!({
-            "type": "node", "id": format!("node/{node}"), "name": node, "online": 1, "level": "",
-            "ip": nodes::address(index), "local": i32::from(index == 0),
+            "type": "node", "id": format!("node/{node}"), "name": node, "online": i32::from(call.world.nodes.online(node)), "level": "",
+            "ip": nodes::address(index), "local": i32::from(**node == *call.local),
             // A node on its own has no number.
             "nodeid": if several { index + 1 } else { 0 },
         }));

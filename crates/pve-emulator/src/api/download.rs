@@ -235,9 +235,8 @@ impl Download {
         }
         let size = std::fs::metadata(&temporary.0).map_err(|e| e.to_string())?.len();
         let mut storages = world.storages_mut();
-        std::fs::rename(&temporary.0, &file).map_err(|e| e.to_string())?;
         storages
-            .insert(&self.node, &self.spec, file_volume(&self.name, size))
+            .place(&self.node, &self.spec, file_volume(&self.name, size), &temporary.0)
             .map_err(|e| e.to_string())?;
         worker.log(format!("download of '{}' to '{target}' finished", self.url));
         Ok(())

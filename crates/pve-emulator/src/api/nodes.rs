@@ -73,6 +73,12 @@ pub(super) fn address(index: usize) -> String {
 
 /// A node as lists show it to someone who may see its figures.
 pub(super) fn entry(world: &World, node: &str) -> Value {
+    if !world.nodes.online(node) {
+        return json!({
+            "id": format!("node/{node}"), "node": node, "type": "node", "status": "offline", "level": "",
+            "ssl_fingerprint": world.settings.fingerprint,
+        });
+    }
     let running = used_memory(world, node);
     json!({
         "id": format!("node/{node}"), "node": node, "type": "node", "status": "online", "level": "",
@@ -105,7 +111,7 @@ async fn list(call: Call) -> Outcome {
                 return full;
             }
             json!({
-                "id": full["id"], "node": node, "type": "node", "status": "online", "level": "",
+                "id": full["id"], "node": node, "type": "node", "status": full["status"], "level": "",
                 "ssl_fingerprint": full["ssl_fingerprint"],
             })
         })

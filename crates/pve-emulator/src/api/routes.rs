@@ -10,12 +10,14 @@ use super::{access, cluster, download, nodes, pools, qemu, storage, tasks, uploa
 use crate::schema::{Endpoint, join_lists, verify};
 use crate::state::{Identity, Machine, World};
 use crate::tasks::Worker;
-use crate::wire::{Answer, Failure, Params, Upload};
+use crate::wire::{Answer, Failure, Params, Shape, Upload};
 
 /// One authenticated call with its parameters.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) world: Arc<World>,
+    /// The node that the caller is connected to.
+    pub(crate) local: Arc<str>,
     pub(crate) who: Identity,
     pub(crate) params: Params,
     pub(crate) upload: Option<Upload>,
@@ -112,6 +114,7 @@ pub(crate) async fn dispatch(routes: &Routes, endpoint: &Endpoint, mut call: Cal
             "hostname lookup '{node}' failed - failed to get address info for: {node}: Name or service not known"
         )));
     }
+    reach(endpoint, &call).await?;
     join_lists(endpoint, &mut call.params.0);
     let errors = verify(call.world.settings.schema(), endpoint, &call.params.0);
     if !errors.is_empty() {
@@ -123,6 +126,34 @@ pub(crate) async fn dispatch(routes: &Routes, endpoint: &Endpoint, mut call: Cal
         return Err(Failure::not_implemented(method, path));
     };
     handler(call).await
+}
+
+/// Hands a call on to the node that is to do it, as far as the node is there and the cluster may change anything.
+///
+/// # Source
+/// `PVE::HTTPServer::rest_handler` and `PVE::APIServer::AnyEvent::proxy_request`: status and reason are those of the
+/// connection, without a body. That no route is what a node without power gives, and that it takes three seconds, is how
+/// Linux answers for an address in its own network that nobody has; public reports name 595 for it.
+async fn reach(endpoint: &Endpoint, call: &Call) -> Result<(), Failure> {
+    let nodes = &call.world.nodes;
+    let target = call.params.text("node").filter(|_| endpoint.proxied);
+    let mut slow = nodes.state(&call.local).slow;
+    if let Some(target) = target.filter(|t| **t != *call.local) {
+        let state = nodes.state(&target);
+        if state.offline {
+            return Err(Failure::new(595, "No route to host").with_shape(Shape::Empty).delayed());
+        }
+        slow += state.slow;
+    }
+    if !slow.is_zero() {
+        tokio::time::sleep(slow).await;
+    }
+    // A ticket needs no write to the cluster's file system, all else that changes something does.
+    let reads = endpoint.key.starts_with("GET ") || endpoint.key == "POST /access/ticket";
+    if !reads && !nodes.quorate() {
+        return Err(Failure::die("cluster not ready - no quorum?"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

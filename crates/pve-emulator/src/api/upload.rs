@@ -97,12 +97,10 @@ async fn upload(mut call: Call) -> Outcome {
                 "import failed: cp: error writing '{target}': No space left on device"
             ));
         }
-        let file = storages.file(&node, &spec, &name);
         // The data directory is one file system: a rename is the whole copy.
-        std::fs::rename(&temporary.0, &file).map_err(|e| format!("import failed: {e}"))?;
         storages
-            .insert(&node, &spec, file_volume(&name, upload.size_bytes))
-            .map_err(|e| e.to_string())?;
+            .place(&node, &spec, file_volume(&name, upload.size_bytes), &temporary.0)
+            .map_err(|e| format!("import failed: {e}"))?;
         worker.log("finished file import successfully");
         Ok(())
     });

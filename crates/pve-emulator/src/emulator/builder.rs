@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::engine::simulated::SimulatedOptions;
+use crate::faults::FaultPlan;
 use crate::state::{Acl, Secret, StorageSpec, Timing, Token, User};
 
 /// Settings of an emulator to come.
@@ -16,7 +17,7 @@ pub struct EmulatorBuilder {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) version: String,
     pub(super) nodes: Vec<String>,
-    pub(super) storages: Vec<StorageSpec>,
+    pub(super) storages: Option<Vec<StorageSpec>>,
     pub(super) timing: Timing,
     pub(super) delays: bool,
     pub(super) engine: Option<Arc<dyn Engine>>,
@@ -26,6 +27,7 @@ pub struct EmulatorBuilder {
     pub(super) acl: Vec<Acl>,
     pub(super) tokens: Vec<(String, String, Token)>,
     pub(super) default_token: bool,
+    pub(super) faults: FaultPlan,
 }
 
 impl fmt::Debug for EmulatorBuilder {
@@ -47,10 +49,7 @@ impl Default for EmulatorBuilder {
             data_dir: None,
             version: "9.2.11".into(),
             nodes: vec!["pve".into()],
-            storages: vec![
-                StorageSpec::dir("local", "/var/lib/vz"),
-                StorageSpec::lvmthin("local-lvm"),
-            ],
+            storages: None,
             timing: Timing::Instant,
             delays: true,
             engine: None,
@@ -60,6 +59,7 @@ impl Default for EmulatorBuilder {
             acl: Vec::new(),
             tokens: Vec::new(),
             default_token: true,
+            faults: FaultPlan::default(),
         }
     }
 }
@@ -87,17 +87,18 @@ impl EmulatorBuilder {
         self
     }
 
-    /// The names of the nodes. Default: `pve`.
+    /// The names of the nodes, at most 32. Default: `pve`. The first one listens where [`listen`](Self::listen) says, each
+    /// other one at the next address of 127.0.0.0/8 and the same port, or at the next port of another network's address.
     #[must_use]
     pub fn nodes<I: IntoIterator<Item = S>, S: Into<String>>(mut self, nodes: I) -> Self {
         self.nodes = nodes.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The storages of every node. Default: the directory `local` and the LVM thin pool `local-lvm`.
+    /// The storages of every node. Default: [`StorageSpec::defaults`].
     #[must_use]
     pub fn storages(mut self, storages: Vec<StorageSpec>) -> Self {
-        self.storages = storages;
+        self.storages = Some(storages);
         self
     }
 
@@ -180,6 +181,13 @@ impl EmulatorBuilder {
             role: role.into(),
             propagate: true,
         });
+        self
+    }
+
+    /// What goes wrong from the start; [`FaultPlan::read`] takes it from a file.
+    #[must_use]
+    pub fn faults(mut self, plan: FaultPlan) -> Self {
+        self.faults = plan;
         self
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Emulator;
 use crate::error::Error;
 use crate::media;
-use crate::state::{StorageSpec, file_volume};
+use crate::state::{StorageSpec, file_volume, write_whole};
 
 impl Emulator {
     /// Puts a file on a storage of every node: content `iso`, `import`, `snippets` or `vztmpl`.
@@ -42,7 +42,7 @@ impl Emulator {
                 path: file.clone(),
                 source,
             };
-            std::fs::write(&file, bytes).map_err(io)?;
+            write_whole(&file, bytes).map_err(io)?;
             storages
                 .insert(node, &spec, file_volume(&own, bytes.len() as u64))
                 .map_err(io)?;

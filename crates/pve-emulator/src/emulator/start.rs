@@ -1,6 +1,6 @@
 //! From settings to a running emulator.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,9 +12,10 @@ use super::{Emulator, EmulatorBuilder, TOKEN_ID};
 use crate::engine::Engine;
 use crate::engine::simulated::{SimulatedEngine, SimulatedOptions, TimeScale};
 use crate::error::Error;
+use crate::faults::FaultPlan;
 use crate::schema::Edition;
 use crate::server::Server;
-use crate::state::{Access, Secret, Settings, Storages, Timing, Token, World, save_access};
+use crate::state::{Access, Secret, Settings, StorageSpec, Storages, Timing, Token, World, lock, save_access, sweep};
 use crate::tls;
 
 impl EmulatorBuilder {
@@ -42,32 +43,20 @@ impl EmulatorBuilder {
             source,
         };
         std::fs::create_dir_all(&data_dir).map_err(io)?;
-        for node in &self.nodes {
-            let good = !node.is_empty() && node.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-            if !good {
-                let reason = "node names are letters, digits and dashes".into();
-                return Err(Error::Invalid {
-                    what: "node",
-                    value: node.clone(),
-                    reason,
-                });
-            }
-        }
-        if self.nodes.is_empty() {
-            return Err(Error::Invalid {
-                what: "nodes",
-                value: String::new(),
-                reason: "there must be one".into(),
-            });
-        }
+        check_nodes(&self.nodes)?;
+        self.check_plan()?;
         let (edition, version) = Edition::parse(&self.version).map_err(|reason| Error::Invalid {
             what: "Proxmox VE version",
             value: self.version.clone(),
             reason,
         })?;
+        let lock = lock(&data_dir)?;
+        clear(&data_dir).map_err(io)?;
         let certificates = tls::identity(&data_dir, &self.nodes)?;
         let (access, token_secret) = self.access(&data_dir, edition)?;
-        let storages = Storages::open(data_dir.join("storage"), self.storages.clone(), &self.nodes).map_err(io)?;
+        let specs = self.storages.clone();
+        let specs = specs.unwrap_or_else(|| StorageSpec::defaults(self.nodes.len()));
+        let storages = Storages::open(data_dir.join("storage"), specs, &self.nodes).map_err(io)?;
         let mut guests = None;
         let engine: Arc<dyn Engine> = if let Some(engine) = self.engine {
             engine
@@ -98,26 +87,39 @@ impl EmulatorBuilder {
             certificate_pem: certificates.certificate_pem,
             started: Instant::now(),
         };
-        let world = World::open(settings, engine, access, storages).map_err(io)?;
+        let nodes = settings.nodes.clone();
+        let world = World::open(settings, engine, access, storages)?;
         let server = Arc::new(Server::new(Arc::new(world)));
-        let listen = |source| Error::Listen {
-            address: self.listen,
-            source,
-        };
-        let listener = TcpListener::bind(self.listen).await.map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(Arc::clone(&server).run(listener, certificates.acceptor, stop.clone()));
-        Ok(Emulator {
+        let mut addresses = Vec::new();
+        let mut serving = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            let listener = bind(self.listen, addresses.first().copied(), index).await?;
+            addresses.push(listener.local_addr().map_err(|source| Error::Listen {
+                address: self.listen,
+                source,
+            })?);
+            let node = Arc::from(node.as_str());
+            let run = Arc::clone(&server).run(node, listener, certificates.acceptor.clone(), stop.clone());
+            serving.push(tokio::spawn(run));
+        }
+        let emulator = Emulator {
             server,
             guests,
-            address,
+            addresses,
             ca_pem: certificates.ca_pem,
             token_secret,
             stop,
-            serving: Some(serving),
+            serving,
+            _lock: lock,
             _temporary: temporary,
-        })
+        };
+        emulator.apply_faults(self.faults).await?;
+        Ok(emulator)
+    }
+
+    fn check_plan(&self) -> Result<(), Error> {
+        check_plan(&self.faults, &self.nodes)
     }
 
     /// Users and rights: those of the data directory, with what the builder adds and a fresh secret of our token.
@@ -128,7 +130,10 @@ impl EmulatorBuilder {
         };
         let file = data_dir.join("access.json");
         let mut access: Access = match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| io(e.into()))?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| Error::Corrupt {
+                path: file.clone(),
+                source,
+            })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Access::new(edition),
             Err(e) => return Err(io(e)),
         };
@@ -199,4 +204,84 @@ impl EmulatorBuilder {
         save_access(data_dir, &access).map_err(io)?;
         Ok((access, secret))
     }
+}
+
+/// corosync is not made for more.
+const MAX_NODES: usize = 32;
+
+fn check_nodes(nodes: &[String]) -> Result<(), Error> {
+    let invalid = |what, value: &str, reason: &str| {
+        Err(Error::Invalid {
+            what,
+            value: value.to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
+    if nodes.is_empty() || nodes.len() > MAX_NODES {
+        return invalid("number of nodes", &nodes.len().to_string(), "1 to 32 are possible");
+    }
+    for (index, node) in nodes.iter().enumerate() {
+        let good = !node.is_empty() && node.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        if !good || node.starts_with('-') || node.len() > 63 {
+            return invalid("node", node, "node names are letters, digits and dashes");
+        }
+        if nodes[..index].contains(node) {
+            return invalid("node", node, "it is named twice");
+        }
+        if node == "shared" {
+            return invalid("node", node, "the data directory keeps shared storages under this name");
+        }
+    }
+    Ok(())
+}
+
+/// Whether the nodes that a plan names are there.
+pub(super) fn check_plan(plan: &FaultPlan, nodes: &[String]) -> Result<(), Error> {
+    match plan.nodes().find(|n| !nodes.contains(n)) {
+        None => Ok(()),
+        Some(node) => Err(Error::Invalid {
+            what: "node of a fault",
+            value: node.clone(),
+            reason: format!("the nodes are {}", nodes.join(", ")),
+        }),
+    }
+}
+
+/// Removes what a killed emulator left unfinished: files that were being written, uploads and downloads on their way.
+fn clear(data_dir: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(data_dir.join("tmp")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    sweep(data_dir)
+}
+
+/// The listener of a node. On the loopback each node has an address of its own with one port for all, as real nodes
+/// have; other addresses belong to someone, and there each node has a port of its own.
+async fn bind(asked: SocketAddr, first: Option<SocketAddr>, index: usize) -> Result<TcpListener, Error> {
+    // At most 31, as there are at most 32 nodes.
+    let offset = u16::try_from(index).unwrap_or_default();
+    let mut address = asked;
+    if let Some(first) = first {
+        match first.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                address = (
+                    Ipv4Addr::from(u32::from(ip).saturating_add(u32::from(offset))),
+                    first.port(),
+                )
+                    .into();
+            }
+            _ if asked.port() > 0 => address.set_port(asked.port().saturating_add(offset)),
+            _ => {}
+        }
+    }
+    match TcpListener::bind(address).await {
+        // The port was of the system's choice, and at this address someone else has it.
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && asked.port() == 0 && first.is_some() => {
+            address.set_port(0);
+            TcpListener::bind(address).await
+        }
+        result => result,
+    }
+    .map_err(|source| Error::Listen { address, source })
 }

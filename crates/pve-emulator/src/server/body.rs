@@ -12,6 +12,7 @@ use hyper::body::{Body as _, Incoming};
 
 use super::Server;
 use super::auth::header;
+use super::serve::CutAfter;
 use crate::api::Call;
 use crate::wire::{Failure, Params, Shape, UploadError, parse_form, parse_json, receive_upload};
 
@@ -37,7 +38,12 @@ impl Server {
             .await
             .map_err(|e| Failure::die(e.to_string()))?;
         let file = dir.join(format!("pveupload-{name}"));
-        match receive_upload(BodyStream(request.into_body()), &boundary, &file).await {
+        let limit = request.extensions().get::<CutAfter>().map(|cut| cut.0);
+        let body = BodyStream {
+            body: request.into_body(),
+            left: limit,
+        };
+        match receive_upload(body, &boundary, &file).await {
             Ok(upload) => {
                 for (key, value) in upload.params.0.clone() {
                     call.params.push(key, value);
@@ -56,6 +62,10 @@ impl Server {
 }
 
 pub(super) async fn read_body(request: Request<Incoming>, method: &Method, params: &mut Params) -> Result<(), Failure> {
+    if request.extensions().get::<CutAfter>().is_some() {
+        // A form is read whole or not at all.
+        return Err(Failure::new(0, "").with_shape(Shape::HangUp));
+    }
     let length = request.body().size_hint().exact().unwrap_or(0);
     let (parts, body) = request.into_parts();
     if matches!(*method, Method::GET | Method::DELETE) {
@@ -90,16 +100,28 @@ pub(super) async fn read_body(request: Request<Incoming>, method: &Method, param
 }
 
 /// A request body as a stream of its bytes.
-struct BodyStream(Incoming);
+struct BodyStream {
+    body: Incoming,
+    /// Bytes until a fault ends it.
+    left: Option<u64>,
+}
 
 impl Stream for BodyStream {
     type Item = std::io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            return match Pin::new(&mut self.0).poll_frame(cx) {
+            return match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => Poll::Ready(Some(Ok(data))),
+                    Ok(data) => {
+                        if let Some(left) = &mut self.left {
+                            match left.checked_sub(data.len() as u64) {
+                                Some(rest) => *left = rest,
+                                None => return Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
+                            }
+                        }
+                        Poll::Ready(Some(Ok(data)))
+                    }
                     // Trailers are not part of the file.
                     Err(_) => continue,
                 },

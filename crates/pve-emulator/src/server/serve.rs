@@ -1,5 +1,6 @@
 //! One request: faults, formatter, dispatch, answer.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,19 +15,41 @@ use crate::api::{self, Call};
 use crate::faults::FaultAction;
 use crate::schema::Permissions;
 use crate::state::Identity;
-use crate::wire::{Answer, Body, Failure, Format, Params, Shape, parse_form, respond, respond_failure};
+use crate::status_page;
+use crate::tasks::with_fault;
+use crate::wire::{
+    Answer, Failure, Format, Params, Sent, Shape, compress, cut, parse_form, respond, respond_failure, whole,
+};
 
 /// How many requests the log for tests remembers.
 const MAX_RECORDS: usize = 20_000;
 
+/// A fault that has to happen where the request's body is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CutAfter(pub(super) u64);
+
 impl Server {
-    pub(super) async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, HangUp> {
+    /// Answers one request that came to `local`, the node whose listener took it.
+    pub(super) async fn serve(
+        &self,
+        mut request: Request<Incoming>,
+        local: &Arc<str>,
+        peer: IpAddr,
+    ) -> Result<Response<Sent>, HangUp> {
         let method = request.method().clone();
         let decoded = percent_decode_str(request.uri().path())
             .decode_utf8_lossy()
             .into_owned();
+        if method == Method::GET
+            && let Some(page) = status_page::page(&self.world, &decoded, peer)
+        {
+            return Ok(whole(compress(page, request.headers()).await));
+        }
         let (format, path) = split_path(&decoded);
         let (index, fault) = self.world.faults.take(method.as_str(), &path);
+        if let Some(fault) = &fault {
+            tracing::info!(%method, path, ?fault, "a fault is due");
+        }
         let mut record = RequestRecord {
             index,
             method: method.to_string(),
@@ -34,18 +57,42 @@ impl Server {
             user: None,
             status: 0,
         };
+        let headers = request.headers().clone();
+        let mut half = false;
+        let hang_up = || Err(Failure::new(0, "").with_shape(Shape::HangUp));
         let result = match fault {
-            Some(FaultAction::Refuse) => Err(Failure::new(0, "").with_shape(Shape::HangUp)),
+            Some(FaultAction::Refuse) => hang_up(),
             Some(FaultAction::Status(status, reason)) => Err(Failure::new(status, reason).with_shape(Shape::Empty)),
-            Some(FaultAction::LoseAnswer) => {
-                let _lost = self.answer(request, &format, &path, &mut record).await;
-                Err(Failure::new(0, "").with_shape(Shape::HangUp))
+            Some(FaultAction::Expired) => Err(Failure::unauthorized("Authentication failed!")),
+            Some(FaultAction::Task(fault)) => {
+                with_fault(fault, self.answer(request, local, &format, &path, &mut record)).await
             }
-            Some(FaultAction::Delay(time)) => {
-                tokio::time::sleep(time).await;
-                self.answer(request, &format, &path, &mut record).await
+            other => {
+                match &other {
+                    Some(FaultAction::Delay(time)) => tokio::time::sleep(*time).await,
+                    Some(FaultAction::CutRequest(after)) => {
+                        request.extensions_mut().insert(CutAfter(*after));
+                    }
+                    Some(FaultAction::NodeOffline(node)) => {
+                        let (world, node) = (Arc::clone(&self.world), node.clone());
+                        // This very connection may end by it, the guests have to end all the same.
+                        let done = tokio::spawn(async move { world.take_offline(&node).await }).await;
+                        if let Err(error) = done {
+                            tracing::error!(%error, "a node went away badly");
+                        }
+                    }
+                    Some(FaultAction::NodeOnline(node)) => self.world.nodes.change(node, |s| s.offline = false),
+                    Some(FaultAction::NodeSlow(node, by)) => self.world.nodes.change(node, |s| s.slow = *by),
+                    _ => {}
+                }
+                half = matches!(other, Some(FaultAction::CutAnswer));
+                let answer = self.answer(request, local, &format, &path, &mut record).await;
+                if matches!(other, Some(FaultAction::LoseAnswer)) {
+                    hang_up()
+                } else {
+                    answer
+                }
             }
-            None => self.answer(request, &format, &path, &mut record).await,
         };
         let format = format.unwrap_or(Format::Json);
         let response = match result {
@@ -60,17 +107,21 @@ impl Server {
         };
         record.status = response.as_ref().map_or(0, |r| r.status().as_u16());
         tracing::debug!(method = %record.method, path = %record.path, status = record.status, "request");
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if records.len() == MAX_RECORDS {
-            records.pop_front();
+        {
+            let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+            if records.len() == MAX_RECORDS {
+                records.pop_front();
+            }
+            records.push_back(record);
         }
-        records.push_back(record);
-        response.ok_or(HangUp)
+        let response = compress(response.ok_or(HangUp)?, &headers).await;
+        Ok(if half { cut(response).await } else { whole(response) })
     }
 
     async fn answer(
         &self,
         request: Request<Incoming>,
+        local: &Arc<str>,
         format: &Result<Format, String>,
         path: &str,
         record: &mut RequestRecord,
@@ -118,6 +169,7 @@ impl Server {
         });
         let mut call = Call {
             world: Arc::clone(&self.world),
+            local: Arc::clone(local),
             who,
             params,
             upload: None,

@@ -46,21 +46,22 @@ impl Storages {
         }
         let index = dir.join("volumes.json");
         if let Ok(bytes) = std::fs::read(&index) {
-            let listed: Vec<Volume> = serde_json::from_slice(&bytes)?;
-            for volume in listed.into_iter().filter(|v| Self::file_in(&dir, &v.name).exists()) {
+            let listed: Vec<Volume> = serde_json::from_slice(&bytes)
+                .map_err(|source| std::io::Error::other(format!("{}: {source}", index.display())))?;
+            for mut volume in listed {
+                // A volume is listed before its file is made and as long as its file exists: an entry without a file is
+                // what a kill leaves of one that was not there yet or is there no more.
+                let Ok(file) = std::fs::metadata(Self::file_in(&dir, &volume.name)) else {
+                    continue;
+                };
+                if volume.vmid.is_none() && volume.size_bytes != file.len() {
+                    volume = file_volume(&volume.name, file.len());
+                }
                 found.insert(volume.name.clone(), volume);
             }
         }
-        // Files that people put there by hand are volumes too, as on a real node.
         if spec.kind == StorageKind::Dir {
-            for entry in std::fs::read_dir(dir.join("template/iso"))? {
-                let entry = entry?;
-                let name = format!("iso/{}", entry.file_name().to_string_lossy());
-                if classify(&name).is_some() && !found.contains_key(&name) {
-                    let size = entry.metadata()?.len();
-                    found.insert(name.clone(), file_volume(&name, size));
-                }
-            }
+            adopt(&dir, &mut found)?;
         }
         self.volumes.insert(key, found);
         Ok(())
@@ -190,10 +191,6 @@ impl Storages {
         used_bytes: u64,
     ) -> std::io::Result<()> {
         let file = self.file(node, spec, name);
-        if let Some(dir) = file.parent() {
-            std::fs::create_dir_all(dir)?;
-        }
-        std::fs::File::create(&file)?;
         let format = name.rsplit_once('.').map_or("raw", |(_, e)| e).to_owned();
         self.insert(
             node,
@@ -208,19 +205,62 @@ impl Storages {
                 ctime: now(),
                 parent: None,
             },
-        )
+        )?;
+        let make = || {
+            if let Some(dir) = file.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            std::fs::File::create(&file)
+        };
+        if let Err(error) = make() {
+            self.forget(node, spec, name)?;
+            return Err(error);
+        }
+        Ok(())
     }
 
-    /// Forgets a volume and deletes its file. `false`: there was none.
+    /// Moves a finished file into place as a volume, replacing one of that name.
+    pub(crate) fn place(&mut self, node: &str, spec: &StorageSpec, volume: Volume, from: &Path) -> std::io::Result<()> {
+        let file = self.file(node, spec, &volume.name);
+        std::fs::rename(from, file)?;
+        // Killed here, the next start finds the file and lists it.
+        self.insert(node, spec, volume)
+    }
+
+    /// Gives a listed disk the content that was copied for it.
+    ///
+    /// # Errors
+    /// The disk has been deleted meanwhile; the copy is then deleted too.
+    pub(crate) fn fill(
+        &mut self,
+        node: &str,
+        spec: &StorageSpec,
+        name: &str,
+        copy: tempfile::TempPath,
+    ) -> std::io::Result<()> {
+        if !self.volumes(node, spec).any(|v| v.name == name) {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        copy.persist(self.file(node, spec, name)).map_err(|e| e.error)
+    }
+
+    fn forget(&mut self, node: &str, spec: &StorageSpec, name: &str) -> std::io::Result<()> {
+        let key = Self::key(spec, node);
+        if let Some(volumes) = self.volumes.get_mut(&key) {
+            volumes.remove(name);
+        }
+        self.save(&key)
+    }
+
+    /// Deletes a volume's file and forgets it. `false`: there was none.
     pub(crate) fn remove(&mut self, node: &str, spec: &StorageSpec, name: &str) -> std::io::Result<bool> {
         let key = Self::key(spec, node);
-        let known = self.volumes.get_mut(&key).and_then(|v| v.remove(name)).is_some();
+        let known = self.volumes.get(&key).is_some_and(|v| v.contains_key(name));
         if known {
-            // The index goes first: a file without an entry is harmless, an entry without a file is not.
-            self.save(&key)?;
+            // The file goes first: the next start drops an entry without a file, but would take a file for a volume.
             match std::fs::remove_file(self.file(node, spec, name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-                _ => {}
+                _ => self.forget(node, spec, name)?,
             }
         }
         Ok(known)
@@ -228,15 +268,17 @@ impl Storages {
 
     /// Gives a volume another name, as a conversion to a template does.
     pub(crate) fn rename(&mut self, node: &str, spec: &StorageSpec, from: &str, to: &str) -> std::io::Result<()> {
-        let key = Self::key(spec, node);
-        std::fs::rename(self.file(node, spec, from), self.file(node, spec, to))?;
-        if let Some(volumes) = self.volumes.get_mut(&key)
-            && let Some(mut volume) = volumes.remove(from)
-        {
-            to.clone_into(&mut volume.name);
-            volumes.insert(to.to_owned(), volume);
+        // Listed under both names while the file is renamed: whenever a kill comes, one of them has the file.
+        let Some(mut volume) = self.volumes(node, spec).find(|v| v.name == from).cloned() else {
+            return Err(std::io::ErrorKind::NotFound.into());
+        };
+        to.clone_into(&mut volume.name);
+        self.insert(node, spec, volume)?;
+        if let Err(error) = std::fs::rename(self.file(node, spec, from), self.file(node, spec, to)) {
+            self.forget(node, spec, to)?;
+            return Err(error);
         }
-        self.save(&key)
+        self.forget(node, spec, from)
     }
 
     pub(crate) fn set_size(&mut self, node: &str, spec: &StorageSpec, name: &str, size: u64) -> std::io::Result<()> {
@@ -251,6 +293,37 @@ impl Storages {
         let volumes: Vec<&Volume> = self.volumes.get(key).into_iter().flat_map(BTreeMap::values).collect();
         write_whole(&self.dir(key).join("volumes.json"), &serde_json::to_vec(&volumes)?)
     }
+}
+
+/// Files that people put into a directory storage by hand are volumes too, as on a real node.
+fn adopt(dir: &Path, found: &mut BTreeMap<String, Volume>) -> std::io::Result<()> {
+    let mut folders: Vec<(String, PathBuf)> = [
+        ("iso", "template/iso"),
+        ("vztmpl", "template/cache"),
+        ("import", "import"),
+        ("snippets", "snippets"),
+        ("backup", "dump"),
+    ]
+    .map(|(first, folder)| (first.to_owned(), dir.join(folder)))
+    .to_vec();
+    for entry in std::fs::read_dir(dir.join("images"))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            folders.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+    }
+    for (first, folder) in folders {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let file = entry.file_name().to_string_lossy().into_owned();
+            let name = format!("{first}/{file}");
+            // Hidden files are no volumes.
+            if !file.starts_with('.') && classify(&name).is_some() && !found.contains_key(&name) {
+                found.insert(name.clone(), file_volume(&name, entry.metadata()?.len()));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

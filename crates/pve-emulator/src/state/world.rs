@@ -1,14 +1,15 @@
 //! The emulated cluster as one value that all calls share.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-use super::{Access, Machine, Storages, write_whole};
+use super::{Access, Machine, Nodes, Storages, write_whole};
 use crate::engine::Engine;
+use crate::error::Error;
 use crate::faults::Faults;
 use crate::schema::{Edition, Schema};
 use crate::tasks::Tasks;
@@ -61,7 +62,8 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) tasks: Tasks,
-    pub(crate) faults: Faults,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) nodes: Nodes,
     /// Told whenever a guest's process ends.
     pub(crate) exited: Notify,
     access: RwLock<Access>,
@@ -76,31 +78,41 @@ impl World {
         engine: Arc<dyn Engine>,
         access: Access,
         storages: Storages,
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, Error> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Data { path, source }
+        };
         let mut machines = BTreeMap::new();
         for node in &settings.nodes {
             let dir = settings.data_dir.join("nodes").join(node).join("qemu-server");
-            std::fs::create_dir_all(&dir)?;
-            for entry in std::fs::read_dir(&dir)? {
-                let path = entry?.path();
+            std::fs::create_dir_all(&dir).map_err(at(&dir))?;
+            for entry in std::fs::read_dir(&dir).map_err(at(&dir))? {
+                let path = entry.map_err(at(&dir))?.path();
                 let vmid = path
                     .file_stem()
                     .and_then(|s| s.to_str())
                     .and_then(|s| s.parse::<u32>().ok());
                 if let Some(vmid) = vmid.filter(|_| path.extension().is_some_and(|e| e == "json")) {
-                    let mut machine: Machine = serde_json::from_slice(&std::fs::read(&path)?)?;
+                    let bytes = std::fs::read(&path).map_err(at(&path))?;
+                    let read = serde_json::from_slice::<Machine>(&bytes);
+                    let mut machine = read.map_err(|source| Error::Corrupt { path, source })?;
                     // No guest outlives the emulator, and so no change has to wait for its stop.
                     machine.apply_pending();
                     machines.insert(vmid, machine);
                 }
             }
         }
-        let tasks = Tasks::open(settings.data_dir.join("tasks.jsonl"))?;
+        let faults = Arc::new(Faults::default());
+        let archive = settings.data_dir.join("tasks.jsonl");
+        let tasks = Tasks::open(&archive, Arc::clone(&faults)).map_err(at(&archive))?;
+        let nodes = Nodes::new(&settings.nodes);
         Ok(Self {
             settings,
             engine,
             tasks,
-            faults: Faults::default(),
+            faults,
+            nodes,
             exited: Notify::new(),
             access: RwLock::new(access),
             storages: RwLock::new(storages),
@@ -163,6 +175,20 @@ impl World {
         if let Some(machine) = machines.remove(&vmid) {
             let file = machine_file(&self.settings.data_dir, vmid, &machine.node);
             self.written("VM", std::fs::remove_file(file));
+        }
+    }
+
+    /// A node loses its power: its guests and tasks end, and nothing answers there.
+    pub(crate) async fn take_offline(&self, node: &str) {
+        self.nodes.change(node, |state| state.offline = true);
+        self.tasks.lose(Some(node));
+        let guests: Vec<u32> = {
+            let machines = self.machines();
+            let here = machines.iter().filter(|(_, m)| m.node == node);
+            here.map(|(vmid, _)| *vmid).collect()
+        };
+        for vmid in guests {
+            self.engine.stop(vmid).await;
         }
     }
 

@@ -2,18 +2,39 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io::Write;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Upid;
+use super::{Archive, Record, Upid};
+use crate::faults::{Faults, TaskFault};
 use crate::state::{Identity, now};
+
+/// Linux's highest process id with 64 bits, where PVE's count starts over.
+const LAST_PID: u32 = 4_194_303;
+
+/// The first process id that a task gets.
+const FIRST_PID: u32 = 0x1000;
+
+/// What a task's exit status says when its worker went away without a word (`FACTS` 51).
+pub(super) const VANISHED: &str = "unexpected status";
+
+/// Kinds whose work cleans up after itself when it fails, and so is told of a fault instead of not being begun.
+const CLEANS_UP: [&str; 2] = ["qmcreate", "qmclone"];
+
+tokio::task_local! {
+    /// What is to befall the first task that the running call starts.
+    static NEXT_FAULT: std::cell::Cell<Option<TaskFault>>;
+}
+
+/// Runs a call whose first task meets `fault`.
+pub(crate) async fn with_fault<F: Future>(fault: TaskFault, call: F) -> F::Output {
+    NEXT_FAULT.scope(std::cell::Cell::new(Some(fault)), call).await
+}
 
 /// A task.
 #[derive(Debug)]
@@ -23,7 +44,11 @@ pub(crate) struct Task {
     order: u64,
     state: Mutex<State>,
     stop: CancellationToken,
+    /// The node under it is gone.
+    lost: CancellationToken,
     ended: watch::Sender<bool>,
+    /// An error that its work is to meet.
+    refusal: Option<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -32,15 +57,6 @@ struct State {
     warnings: u32,
     /// Epoch seconds and exit status, once it has ended.
     end: Option<(u64, String)>,
-}
-
-/// A finished task as it is written down.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    upid: Upid,
-    end: u64,
-    exit: String,
-    log: Vec<String>,
 }
 
 impl Task {
@@ -86,6 +102,14 @@ impl Worker {
         }
     }
 
+    /// The error that a fault wants this work to meet, where something can be undone.
+    ///
+    /// # Errors
+    /// The fault's text.
+    pub(crate) fn refused(&self) -> Result<(), String> {
+        self.0.refusal.clone().map_or(Ok(()), Err)
+    }
+
     /// A line that makes the task end with warnings.
     pub(crate) fn warn(&self, line: &str) {
         let mut state = self.0.state();
@@ -99,39 +123,44 @@ impl Worker {
 pub(crate) struct Tasks {
     all: Mutex<BTreeMap<String, Arc<Task>>>,
     next_pid: AtomicU32,
+    next_order: AtomicU64,
     began: Instant,
-    archive: PathBuf,
+    archive: Arc<Archive>,
+    faults: Arc<Faults>,
 }
 
 impl Tasks {
-    /// Opens the list with the finished tasks of earlier runs.
-    pub(crate) fn open(archive: PathBuf) -> std::io::Result<Self> {
+    /// Opens the list with the tasks of earlier runs. Those that had not ended then are over: their workers are gone.
+    pub(crate) fn open(file: &Path, faults: Arc<Faults>) -> std::io::Result<Self> {
+        let (archive, records) = Archive::open(file)?;
+        let last = records.iter().map(|r| r.upid.pid).max();
+        let mut order = 0;
         let mut all = BTreeMap::new();
-        if archive.exists() {
-            for (order, line) in std::fs::read_to_string(&archive)?.lines().enumerate() {
-                // A line cut short by a crash is the last one, and no task anyone was told the end of.
-                let Ok(record) = serde_json::from_str::<Record>(line) else {
-                    continue;
-                };
-                let task = Task {
-                    order: order as u64,
-                    state: Mutex::new(State {
-                        log: record.log,
-                        warnings: 0,
-                        end: Some((record.end, record.exit)),
-                    }),
-                    stop: CancellationToken::new(),
-                    ended: watch::Sender::new(true),
-                    upid: record.upid,
-                };
-                all.insert(task.upid.to_string(), Arc::new(task));
-            }
+        for record in records {
+            let task = Task {
+                order,
+                state: Mutex::new(State {
+                    log: record.log,
+                    warnings: 0,
+                    end: record.end.zip(record.exit),
+                }),
+                stop: CancellationToken::new(),
+                lost: CancellationToken::new(),
+                ended: watch::Sender::new(true),
+                refusal: None,
+                upid: record.upid,
+            };
+            order += 1;
+            all.insert(task.upid.to_string(), Arc::new(task));
         }
         Ok(Self {
             all: Mutex::new(all),
-            next_pid: AtomicU32::new(0x1000),
+            // Two runs within one second must not give the same UPID.
+            next_pid: AtomicU32::new(last.map_or(FIRST_PID, |pid| pid + 2)),
+            next_order: AtomicU64::new(order),
             began: Instant::now(),
-            archive,
+            archive: Arc::new(archive),
+            faults,
         })
     }
 
@@ -150,14 +179,26 @@ impl Tasks {
         tasks
     }
 
+    /// The latest tasks of all nodes, the newest first.
+    pub(crate) fn latest(&self, most: usize) -> Vec<Arc<Task>> {
+        let mut tasks: Vec<_> = self.all().values().cloned().collect();
+        tasks.sort_by_key(|t| std::cmp::Reverse(t.order));
+        tasks.truncate(most);
+        tasks
+    }
+
     /// Starts a task and returns its UPID. The work's error becomes the exit status.
     pub(crate) fn spawn<F, W>(&self, node: &str, kind: &str, id: &str, who: &Identity, work: W) -> Arc<Task>
     where
         W: FnOnce(Worker) -> F,
         F: Future<Output = Result<(), String>> + Send + 'static,
     {
-        let pid = self.next_pid.fetch_add(2, Ordering::Relaxed);
-        let order = u64::from(pid) + (1 << 32);
+        let pid = self.next_pid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pid| {
+            Some(if pid + 2 > LAST_PID { FIRST_PID } else { pid + 2 })
+        });
+        let pid = pid.unwrap_or_else(|pid| pid);
+        let fault = NEXT_FAULT.try_with(std::cell::Cell::take).ok().flatten();
+        let fault = fault.or_else(|| self.faults.take_task(kind, id));
         let upid = Upid {
             node: node.to_owned(),
             pid,
@@ -168,37 +209,96 @@ impl Tasks {
             id: id.to_owned(),
             user: who.full(),
         };
+        let refusal = match &fault {
+            Some(TaskFault::Fails(text)) => Some(text.clone()),
+            _ => None,
+        };
         let task = Arc::new(Task {
             upid,
-            order,
+            order: self.next_order.fetch_add(1, Ordering::Relaxed),
             state: Mutex::default(),
             stop: CancellationToken::new(),
+            lost: CancellationToken::new(),
             ended: watch::Sender::new(false),
+            refusal,
         });
+        // Written down before anyone is told its UPID: after a kill it is a task that ended somehow, not an unknown one.
+        self.archive.began(&task.upid);
         self.all().insert(task.upid.to_string(), Arc::clone(&task));
-        let work = tokio::spawn(work(Worker(Arc::clone(&task))));
+        let worker = Worker(Arc::clone(&task));
+        let work = tokio::spawn(meet(fault, worker.clone(), work(worker)));
         let watched = Arc::clone(&task);
-        let file = self.archive.clone();
+        let archive = Arc::clone(&self.archive);
         tokio::spawn(async move {
             let abort = work.abort_handle();
             let result = tokio::select! {
                 result = work => result.unwrap_or_else(|error| {
                     tracing::error!(%error, task = %watched.upid, "a task broke");
-                    Err("unexpected status".into())
+                    Err(VANISHED.into())
                 }),
                 () = watched.stop.cancelled() => {
                     abort.abort();
                     Err("received interrupt".into())
                 }
+                () = watched.lost.cancelled() => {
+                    abort.abort();
+                    vanish(&watched, &archive);
+                    watched.ended.send_replace(true);
+                    return;
+                }
             };
-            finish(&watched, result, &file);
+            finish(&watched, result, &archive);
             watched.ended.send_replace(true);
         });
         task
     }
+
+    /// Ends the running tasks of a node, or of all of them, as a power cut does.
+    pub(crate) fn lose(&self, node: Option<&str>) {
+        for task in self.all().values() {
+            if node.is_none_or(|n| task.upid.node == n) {
+                task.lost.cancel();
+            }
+        }
+    }
 }
 
-fn finish(task: &Task, result: Result<(), String>, archive: &PathBuf) {
+/// A task's work with what a fault makes of it.
+async fn meet(
+    fault: Option<TaskFault>,
+    worker: Worker,
+    work: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    match fault {
+        Some(TaskFault::Fails(text)) if !CLEANS_UP.contains(&worker.0.upid.kind.as_str()) => Err(text),
+        None | Some(TaskFault::Fails(_)) => work.await,
+        Some(TaskFault::Warns(text)) => {
+            work.await?;
+            worker.warn(&text);
+            Ok(())
+        }
+        Some(TaskFault::Hangs) => std::future::pending().await,
+        Some(TaskFault::Delay(time)) => {
+            tokio::time::sleep(time).await;
+            work.await
+        }
+    }
+}
+
+/// Ends a task without a last word in its log.
+fn vanish(task: &Task, archive: &Archive) {
+    let mut state = task.state();
+    let end = now();
+    state.end = Some((end, VANISHED.to_owned()));
+    archive.ended(&Record {
+        upid: task.upid.clone(),
+        end: Some(end),
+        exit: Some(VANISHED.to_owned()),
+        log: state.log.clone(),
+    });
+}
+
+fn finish(task: &Task, result: Result<(), String>, archive: &Archive) {
     let record = {
         let mut state = task.state();
         let (last, exit) = match result {
@@ -221,18 +321,10 @@ fn finish(task: &Task, result: Result<(), String>, archive: &PathBuf) {
         state.end = Some((end, exit.clone()));
         Record {
             upid: task.upid.clone(),
-            end,
-            exit,
+            end: Some(end),
+            exit: Some(exit),
             log: state.log.clone(),
         }
     };
-    let written = serde_json::to_string(&record)
-        .map_err(std::io::Error::from)
-        .and_then(|line| {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(archive)?;
-            file.write_all(format!("{line}\n").as_bytes())
-        });
-    if let Err(error) = written {
-        tracing::error!(%error, upid = %task.upid, "task not archived");
-    }
+    archive.ended(&record);
 }

@@ -10,7 +10,7 @@ use super::options::{is_cloudinit, is_drive, is_unused, parse};
 use super::{check_lock, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes};
-use crate::state::{ConfigMap, Machine, StorageKind, StorageSpec, Storages, Volume, World, now, size_text};
+use crate::state::{ConfigMap, Machine, StorageKind, StorageSpec, Storages, Volume, World, copy_aside, now, size_text};
 use crate::tasks::Worker;
 use crate::wire::Failure;
 
@@ -124,7 +124,13 @@ async fn clone(call: Call) -> Outcome {
     let description = call.params.text("description");
     let task = call.task("qmclone", &vmid.to_string(), |world, worker| async move {
         worker.log(format!("creating a clone of VM {vmid} with ID {newid}"));
-        let _lock = world.lock_vm(vmid).await?;
+        let _lock = match world.lock_vm(vmid).await {
+            Ok(lock) => lock,
+            Err(error) => {
+                world.remove_machine(newid);
+                return Err(format!("clone failed: {error}"));
+            }
+        };
         world.spend(Duration::from_millis(500)).await;
         let copy = Copy {
             world: &world,
@@ -136,7 +142,7 @@ async fn clone(call: Call) -> Outcome {
             format,
         };
         let mut made = Vec::new();
-        match copy.config(source, &mut made) {
+        match worker.refused().and_then(|()| copy.config(source, &mut made)) {
             Ok(mut config) => {
                 config.insert("name".into(), name);
                 if let Some(description) = description {
@@ -245,7 +251,11 @@ impl Copy<'_> {
         made.push((spec.clone(), name.clone()));
         // The copy is made outside the lock: it can be large.
         let from = self.world.storages().file(self.node, &from_spec, &base.name);
-        std::fs::copy(from, file).map_err(|e| e.to_string())?;
+        let copy = copy_aside(&from, &file).map_err(|e| e.to_string())?;
+        self.world
+            .storages_mut()
+            .fill(self.node, &spec, &name, copy)
+            .map_err(|e| e.to_string())?;
         let shown = {
             let storages = self.world.storages();
             storages

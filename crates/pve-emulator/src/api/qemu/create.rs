@@ -137,10 +137,16 @@ async fn create(call: Call) -> Outcome {
     let start = call.params.flag("start") == Some(true);
     let who = call.who.clone();
     let task = call.task("qmcreate", &vmid.to_string(), |world, worker| async move {
-        let _lock = world.lock_vm(vmid).await?;
+        let _lock = match world.lock_vm(vmid).await {
+            Ok(lock) => lock,
+            Err(error) => {
+                world.remove_machine(vmid);
+                return Err(format!("unable to create VM {vmid} - {error}"));
+            }
+        };
         world.spend(Duration::from_millis(300)).await;
         let mut made = Vec::new();
-        let mut failed = None;
+        let mut failed = worker.refused().err();
         // A medium that is missing fails before anything is made.
         for plan in plans.values() {
             if let drive::Plan::Existing { volid, .. } = plan

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::options::{is_cdrom, is_cloudinit, parse};
 use crate::api::Call;
 use crate::schema::PropertyString;
-use crate::state::{ConfigMap, StorageKind, StorageSpec, Storages, World, parse_volume_name, size_text};
+use crate::state::{ConfigMap, StorageKind, StorageSpec, Storages, World, copy_aside, parse_volume_name, size_text};
 use crate::tasks::Worker;
 use crate::wire::Failure;
 
@@ -310,7 +310,10 @@ pub(super) fn realise(
             let volid = format!("{}:{name}", spec.id);
             made.push(volid.clone());
             if let Some((from, _, _)) = source {
-                std::fs::copy(from, storages.file(node, &spec, &name)).map_err(|e| format!("import failed: {e}"))?;
+                let file = storages.file(node, &spec, &name);
+                copy_aside(&from, &file)
+                    .and_then(|copy| storages.fill(node, &spec, &name, copy))
+                    .map_err(|e| format!("import failed: {e}"))?;
                 log(format!("allocated target volume '{volid}'"));
                 let text = human(size);
                 log(format!("transferred 0.0 B of {text} (0.00%)"));

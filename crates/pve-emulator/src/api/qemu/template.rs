@@ -30,18 +30,19 @@ async fn template(call: Call) -> Outcome {
         world.spend(Duration::from_millis(300)).await;
         let machine = world.machine(&node, vmid).ok_or("the VM is gone")?;
         check_lock(&machine.config, false)?;
-        let mut config = machine.config.clone();
+        // Written disk by disk, as PVE does, so that an end in between leaves few names that no longer fit.
+        world.change_machine(vmid, |m| m.config.insert("template".into(), "1".into()));
         for (key, volid) in drive::disks(&machine.config) {
             if only.as_ref().is_some_and(|o| *o != key) {
                 continue;
             }
             let new = to_base(&world, &node, &volid)?;
-            if let Some(text) = config.get_mut(&key) {
-                *text = text.replacen(&volid, &new, 1);
-            }
+            world.change_machine(vmid, |m| {
+                if let Some(text) = m.config.get_mut(&key) {
+                    *text = text.replacen(&volid, &new, 1);
+                }
+            });
         }
-        config.insert("template".into(), "1".into());
-        world.change_machine(vmid, |m| m.config = config);
         Ok(())
     });
     Ok(upid(task))

@@ -1,5 +1,7 @@
 //! What a storage is: its type, contents, size.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// How a storage names and keeps its volumes.
@@ -30,6 +32,15 @@ pub struct StorageSpec {
 }
 
 impl StorageSpec {
+    /// The storages of a plain Proxmox VE, and for several nodes `shared`, a directory that all of them see.
+    pub fn defaults(nodes: usize) -> Vec<Self> {
+        let mut storages = vec![Self::dir("local", "/var/lib/vz"), Self::lvmthin("local-lvm")];
+        if nodes > 1 {
+            storages.push(Self::dir("shared", "/mnt/pve/shared").shared(true));
+        }
+        storages
+    }
+
     /// A directory storage for every content type, as `local` after an installation plus disks.
     #[must_use]
     pub fn dir(id: impl Into<String>, shown_path: impl Into<String>) -> Self {
@@ -89,5 +100,83 @@ impl StorageSpec {
             StorageKind::Dir => "dir",
             StorageKind::LvmThin => "lvmthin",
         }
+    }
+}
+
+impl FromStr for StorageSpec {
+    type Err = String;
+
+    /// Reads `NAME:KIND` or `NAME:KIND:shared`, such as `nfs:dir:shared`; the kind is `dir` or `lvmthin`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(':');
+        let (name, kind, shared) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        // PVE's own rule for a storage id.
+        let good = name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if !good {
+            return Err(format!(
+                "{name:?} is no storage name: a letter first, then letters, digits, - _ and ."
+            ));
+        }
+        let spec = match kind {
+            Some("dir") => Self::dir(name, format!("/mnt/pve/{name}")),
+            Some("lvmthin") => Self::lvmthin(name),
+            Some(other) => {
+                return Err(format!(
+                    "storage {name}: {other:?} is no kind here: give dir or lvmthin"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "storage {name} has no kind: write {name}:dir or {name}:lvmthin"
+                ));
+            }
+        };
+        match (shared, parts.next()) {
+            (None, _) => Ok(spec),
+            (Some("shared"), None) if spec.kind == StorageKind::Dir => Ok(spec.shared(true)),
+            (Some("shared"), None) => Err(format!(
+                "storage {name}: an LVM thin pool belongs to one node, only a dir is shared"
+            )),
+            _ => Err(format!("{text:?}: behind the kind only :shared may stand")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storages_are_declared_in_one_word() {
+        let nfs: StorageSpec = "nfs:dir:shared".parse().unwrap();
+        assert_eq!(nfs, StorageSpec::dir("nfs", "/mnt/pve/nfs").shared(true));
+        assert_eq!("fast:lvmthin".parse(), Ok(StorageSpec::lvmthin("fast")));
+        for (bad, part) in [
+            ("", "no storage name"),
+            ("nfs", "has no kind"),
+            ("nfs:zfs", "zfs"),
+            ("nfs:dir:mine", ":shared"),
+            ("nfs:dir:shared:x", ":shared"),
+            ("fast:lvmthin:shared", "one node"),
+            ("../x:dir", "no storage name"),
+            ("1nfs:dir", "no storage name"),
+        ] {
+            let error = bad.parse::<StorageSpec>().unwrap_err();
+            assert!(error.contains(part), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_a_cluster_has_a_shared_storage_by_default() {
+        let names = |nodes| {
+            StorageSpec::defaults(nodes)
+                .into_iter()
+                .map(|s| s.id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(1), ["local", "local-lvm"]);
+        assert_eq!(names(3), ["local", "local-lvm", "shared"]);
     }
 }
