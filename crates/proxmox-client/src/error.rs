@@ -1,5 +1,6 @@
-//! `Error`: what went wrong, as data. The questions about it are in `error/kind.rs`.
+//! `Error`: what went wrong, as data. The questions about it are in `error/kind.rs`, what to do in `error/advice.rs`.
 
+mod advice;
 mod kind;
 
 use std::{collections::BTreeMap, error::Error as StdError, time::Duration};
@@ -8,7 +9,10 @@ use http::Method;
 
 pub use kind::{ErrorKind, MissingPrivileges};
 
-use crate::types::{fingerprint::Fingerprint, upid::Upid};
+use crate::{
+    transport::reply::one_line,
+    types::{fingerprint::Fingerprint, upid::Upid},
+};
 
 /// A cause from another crate, kept for `source()`.
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
@@ -90,9 +94,9 @@ pub enum Error {
     Task {
         /// The task.
         upid: Upid,
-        /// How it ended, in PVE's words.
+        /// How it ended, in PVE's words, on one line.
         exit: String,
-        /// The last lines of its log, to its end; the cause is often there and not in `exit`.
+        /// The last lines of its log, at most 30, to its end; the cause is often there and not in `exit`.
         log_tail: Vec<String>,
     },
 
@@ -204,7 +208,7 @@ impl std::fmt::Display for Params<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, (name, text)) in self.0.iter().enumerate() {
             f.write_str(if index == 0 { " (" } else { "; " })?;
-            write!(f, "{name}: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))?;
+            write!(f, "{}: {}", one_line(name), one_line(text))?;
         }
         if self.0.is_empty() { Ok(()) } else { f.write_str(")") }
     }

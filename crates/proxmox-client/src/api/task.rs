@@ -6,7 +6,7 @@ use crate::{
     request,
     transport::reply,
     types::{
-        reply::task::{TaskLog, TaskStatus},
+        reply::task::{LogLine, TaskLog, TaskStatus},
         upid::Upid,
     },
 };
@@ -48,7 +48,8 @@ impl Task {
     /// The whole log, in as many requests as it takes.
     ///
     /// # Errors
-    /// Any of a request.
+    /// [`Error::Decode`] when it is larger than one answer may be ([`ClientBuilder::reply_max_bytes`](crate::ClientBuilder::reply_max_bytes));
+    /// [`log_page`](Self::log_page) reads such a one in parts. Any of a request.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
@@ -56,11 +57,24 @@ impl Task {
     /// # Source
     /// `GET /nodes/{node}/tasks/{upid}/log`; `FACTS` 52.
     pub async fn log(&self) -> Result<TaskLog, Error> {
+        /// What a line costs beside its text.
+        const LINE_BYTES: usize = size_of::<LogLine>();
         let mut log = TaskLog::default();
+        let (mut bytes, limit) = (0, self.client.connection().reply_max_bytes);
         loop {
             let start = log.lines.len() as u64;
             let page = self.log_page(start, LOG_PAGE).await?;
             let full = page.lines.len() as u64 >= LOG_PAGE;
+            bytes += page
+                .lines
+                .iter()
+                .map(|line| LINE_BYTES + line.text().len())
+                .sum::<usize>();
+            if bytes > limit {
+                let request = request::task::task_log(&self.upid, 0, 0);
+                let reason = format!("the log is larger than {limit} bytes");
+                return Err(reply::unreadable(&request.method, &request.path, &reason, None));
+            }
             log.total = page.total;
             log.lines.extend(page.lines);
             if !full {

@@ -1,8 +1,8 @@
-//! Questions about an error: what kind, may it be repeated, was it sent, what to do.
+//! Questions about an error: what kind, may it be repeated, was it sent, what was missing.
 
 use http::Method;
 
-use super::{Error, TlsProblem};
+use super::Error;
 
 /// What an error means for the caller. PVE says most of it in the text only; which text means what stands in one table here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,17 +215,23 @@ impl Error {
         }
     }
 
-    /// May the request have reached the server? `false` only when it surely has not.
+    /// May what was asked for have reached the server? `false` only when it surely has not.
+    ///
+    /// The login before a request is not what was asked for: where that needs a second factor, nothing else was sent. Its other
+    /// failures say `true`, which is never wrong, only careful.
     pub fn was_sent(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Tls { .. } | Self::Invalid { .. } | Self::File { .. } => false,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Invalid { .. }
+            | Self::File { .. }
+            | Self::SecondFactor { .. } => false,
             Self::Api { .. }
             | Self::Transport { .. }
             | Self::Decode { .. }
             | Self::Task { .. }
             | Self::Timeout { .. }
-            | Self::Cancelled { .. }
-            | Self::SecondFactor { .. } => true,
+            | Self::Cancelled { .. } => true,
         }
     }
 
@@ -247,60 +253,6 @@ impl Error {
             path: path.to_owned(),
             any_of: names.map(str::to_owned).collect(),
         })
-    }
-
-    /// What a person can do about it, where that is known.
-    pub fn advice(&self) -> Option<String> {
-        if let Some(missing) = self.missing_privileges().filter(|missing| !missing.any_of.is_empty()) {
-            let MissingPrivileges { path, any_of } = missing;
-            let path = if path.is_empty() { "/" } else { &path };
-            return Some(format!(
-                "give the user or token a role with {} on {path}",
-                any_of.join(" or ")
-            ));
-        }
-        let text = match self {
-            Self::Tls {
-                problem: TlsProblem::FingerprintMismatch { .. },
-                ..
-            } => {
-                "compare with `pvenode cert info` on the node; if the certificate was renewed, set the new fingerprint"
-            }
-            Self::Tls {
-                problem: TlsProblem::Untrusted { .. },
-                ..
-            } => {
-                "pin the fingerprint after comparing it with `pvenode cert info` on the node, or give /etc/pve/pve-root-ca.pem as CA file"
-            }
-            Self::Tls { .. } => "check that the address and port are those of Proxmox VE's HTTPS (port 8006)",
-            Self::Connect { .. } => "check the address, the port (8006) and the network in between",
-            Self::Api {
-                status: 595 | 596,
-                path,
-                ..
-            } if !path.contains("/agent/") => {
-                "the other node is down or its name is wrong: compare with the names under Datacenter"
-            }
-            Self::Transport { path, .. } if path.ends_with("/upload") => {
-                "PVE drops a large upload without an answer when the caller may not upload: check Datastore.AllocateTemplate on \
-                 the storage, and the space in /var/tmp on the node"
-            }
-            _ => match self.kind() {
-                ErrorKind::Auth => {
-                    "check user, realm and token name (user@realm!token), the secret, and that neither is expired or disabled"
-                }
-                ErrorKind::Agent => {
-                    "is qemu-guest-agent installed and running in the guest, and does the program exist there?"
-                }
-                ErrorKind::Locked => {
-                    "wait until what holds the lock has ended; `qm unlock` frees one that was left behind"
-                }
-                ErrorKind::Busy => "another task holds the lock; try again in some seconds",
-                ErrorKind::Conflict => "read the configuration again and repeat the change",
-                _ => return None,
-            },
-        };
-        Some(text.to_owned())
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     config::{CreateVm, VmConfigUpdate},
     path,
     power::{DeleteVm, Shutdown},
+    vm_option::{check_description, check_dns_name},
 };
 use crate::{
     error::Error,
@@ -109,6 +110,8 @@ pub(crate) fn clone_vm(node: &NodeName, vmid: Vmid, clone: &CloneVm) -> Result<R
             "only a full clone can choose its storage: add full(true), or leave it out",
         ));
     }
+    name.as_deref().map_or(Ok(()), check_dns_name)?;
+    description.as_deref().map_or(Ok(()), check_description)?;
     Ok(Request::post(path::qemu(node, vmid, &["clone"]))
         .param("newid", new_vmid)
         .optional("name", name.as_deref())

@@ -10,6 +10,9 @@ use crate::{
 /// The most characters that PVE takes as a description (`FACTS` 31).
 pub const DESCRIPTION_MAX: usize = 8192;
 
+/// The least memory of a VM in MiB (`minimum` of the API schema).
+const MEMORY_MIN_MIB: u64 = 16;
+
 /// Options that only a newer server knows: name without its number, and the least release that can know it. An older one would
 /// refuse the whole request with `property is not defined in schema`.
 ///
@@ -43,6 +46,7 @@ pub(super) fn checked_options(
 pub(super) fn check_option_name(option: &str) -> Result<(), Error> {
     let first_ok = option.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
     if !first_ok
+        || option.len() < 2
         || !option
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
@@ -59,14 +63,13 @@ fn checked_value(option: &str, value: &str) -> Result<String, Error> {
     match option {
         "tags" => return normalise_tags(value.split([';', ',']).filter(|tag| !tag.trim().is_empty())),
         "name" => check_dns_name(value)?,
-        "description" => {
-            let length = value.chars().count();
-            if length > DESCRIPTION_MAX {
-                return Err(Error::invalid(
-                    option,
-                    format!("{length} characters are too long: PVE takes at most {DESCRIPTION_MAX}"),
-                ));
-            }
+        "description" => check_description(value)?,
+        "cores" | "sockets" if value == "0" => return Err(Error::invalid(option, "a VM has at least one")),
+        "memory" if value.parse().is_ok_and(|mib: u64| mib < MEMORY_MIN_MIB) => {
+            return Err(Error::invalid(
+                option,
+                format!("{value} MiB are too little: PVE takes {MEMORY_MIN_MIB} and more"),
+            ));
         }
         "smbios1" if value.len() > 512 => {
             return Err(Error::invalid(
@@ -92,8 +95,19 @@ fn checked_value(option: &str, value: &str) -> Result<String, Error> {
     Ok(value.to_owned())
 }
 
+pub(super) fn check_description(description: &str) -> Result<(), Error> {
+    let length = description.chars().count();
+    if length > DESCRIPTION_MAX {
+        return Err(Error::invalid(
+            "description",
+            format!("{length} characters are too long: PVE takes at most {DESCRIPTION_MAX}"),
+        ));
+    }
+    Ok(())
+}
+
 /// Format `dns-name` of the API schema.
-fn check_dns_name(name: &str) -> Result<(), Error> {
+pub(super) fn check_dns_name(name: &str) -> Result<(), Error> {
     let label_ok = |label: &str| {
         let bytes = label.as_bytes();
         !bytes.is_empty()

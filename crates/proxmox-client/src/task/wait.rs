@@ -9,8 +9,9 @@ use crate::{
     api::task::{LOG_PAGE, Task},
     client::Client,
     error::{Error, ErrorKind},
+    transport::reply::{one_line, printable},
     types::{
-        reply::task::{LogLine, TaskExit, TaskOutcome},
+        reply::task::{LogLine, TaskExit, TaskOutcome, UNEXPECTED_STATUS},
         upid::Upid,
     },
 };
@@ -27,6 +28,13 @@ const FRESH: Duration = Duration::from_secs(5);
 
 /// How many lines of a failed task's log an error keeps.
 const LOG_TAIL: u64 = 30;
+
+/// How often in a row a task must look as if its worker had died before that is believed. A state read in the moment of its end, or
+/// from a node that has just come back, can lack how it ended, and can even be `running` again at the next look.
+const DOUBTS: u32 = 3;
+
+/// The most warnings that are kept.
+const WARNINGS_MAX: usize = 1000;
 
 type OnLog = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -57,7 +65,8 @@ impl Wait {
         self
     }
 
-    /// Is told each line of the task's log, in order, each once. It must not block. Costs a request for each look.
+    /// Is told each line of the task's log, in order, each once, without control characters. It must not block. Costs a request for
+    /// each look. A log that cannot be read is told as a line too, and does not end the wait.
     pub fn on_log(mut self, on_log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.on_log = Some(Arc::new(on_log));
         self
@@ -111,6 +120,8 @@ async fn follow(client: &Client, upid: &Upid, wait: &Wait) -> Result<TaskOutcome
     let started = Instant::now();
     let mut outage = Outage::new(wait.outage);
     let mut poll = 0;
+    let mut doubts = 0;
+    let mut on_log = wait.on_log.as_ref();
     let mut seen = 0;
     loop {
         tokio::time::sleep(interval(poll, started.elapsed())).await;
@@ -126,25 +137,39 @@ async fn follow(client: &Client, upid: &Upid, wait: &Wait) -> Result<TaskOutcome
         outage.over();
         // The state is read before the log: what is logged before the end is then surely seen.
         let exit = status.exit();
-        if let Some(on_log) = &wait.on_log {
-            seen = read_on(&task, seen, on_log, &mut outage).await?;
+        if let Some(tell) = on_log {
+            match read_on(&task, seen, tell, &mut outage).await {
+                Ok(now) => seen = now,
+                Err(error) if passes(&error) => return Err(error),
+                Err(error) => {
+                    tell(&unread(&error));
+                    on_log = None;
+                }
+            }
         }
         match exit {
-            None => {}
+            None => doubts = 0,
             Some(TaskExit::Ok) => return Ok(TaskOutcome::Ok),
             Some(TaskExit::Warnings(_)) => {
-                let lines = tail(&task, LOG_PAGE, &mut outage).await?;
-                return Ok(TaskOutcome::Warnings(warnings(&lines)));
+                // It went well; a log that cannot be read must not turn that into a failure.
+                return match warnings(&task, &mut outage).await {
+                    Ok(lines) => Ok(TaskOutcome::Warnings(lines)),
+                    Err(error) => Ok(TaskOutcome::Warnings(vec![unread(&error)])),
+                };
+            }
+            Some(TaskExit::Failed(exit)) if is_doubtful(&exit) && doubts + 1 < DOUBTS => {
+                doubts += 1;
+                poll = 2;
             }
             Some(TaskExit::Failed(exit)) => {
                 // The failure is the news; a log that cannot be read must not hide it.
                 let log_tail = match tail(&task, LOG_TAIL, &mut outage).await {
                     Ok(lines) => lines,
-                    Err(error) => vec![format!("(the log could not be read: {error})")],
+                    Err(error) => vec![unread(&error)],
                 };
                 return Err(Error::Task {
                     upid: upid.clone(),
-                    exit,
+                    exit: one_line(&exit),
                     log_tail,
                 });
             }
@@ -152,11 +177,28 @@ async fn follow(client: &Client, upid: &Upid, wait: &Wait) -> Result<TaskOutcome
     }
 }
 
+fn unread(error: &Error) -> String {
+    format!("(the log could not be read: {error})")
+}
+
+/// Does it say no more than that the worker is gone?
+fn is_doubtful(exit: &str) -> bool {
+    exit.is_empty() || exit == UNEXPECTED_STATUS
+}
+
 /// The pause before look number `poll`: doubled each time, at most 0.3 s or a tenth of the time so far, at most 2 s. So a wait
 /// adds at most 0.3 s or a tenth to the task's own time.
 fn interval(poll: u32, so_far: Duration) -> Duration {
     let doubled = FIRST_POLL.saturating_mul(2_u32.saturating_pow(poll));
     doubled.min(SHORT_POLL.max(so_far / 10)).min(LONG_POLL)
+}
+
+/// Is it an error that passes by itself: the server or the way to it is away for a while?
+fn passes(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Connect | ErrorKind::Transport | ErrorKind::Proxy | ErrorKind::Timeout
+    )
 }
 
 /// How long the server has been out of reach.
@@ -176,12 +218,8 @@ impl Outage {
 
     /// Takes note of an error; gives it back when it is none that passes, or the outage has lasted too long.
     fn tolerate(&mut self, error: Error) -> Result<(), Error> {
-        let passes = matches!(
-            error.kind(),
-            ErrorKind::Connect | ErrorKind::Transport | ErrorKind::Proxy | ErrorKind::Timeout
-        );
         let since = *self.since.get_or_insert_with(Instant::now);
-        if passes && since.elapsed() < self.limit {
+        if passes(&error) && since.elapsed() < self.limit {
             tracing::debug!(%error, "the server is out of reach, waiting on");
             Ok(())
         } else {
@@ -218,7 +256,7 @@ async fn read_on(task: &Task, seen: u64, on_log: &OnLog, outage: &mut Outage) ->
         }
         let new: Vec<&LogLine> = page.lines.iter().filter(|line| line.n > seen).collect();
         for line in &new {
-            on_log(line.text());
+            on_log(&printable(line.text()));
         }
         seen = new.iter().map(|line| line.n).max().unwrap_or(seen);
         if (page.lines.len() as u64) < LOG_PAGE || new.is_empty() {
@@ -242,19 +280,33 @@ async fn tail(task: &Task, lines: u64, outage: &mut Outage) -> Result<Vec<String
         .lines
         .iter()
         .skip(skip)
-        .map(|line| line.text().to_owned())
+        .map(|line| printable(line.text()))
         .collect())
+}
+
+/// The warnings in the whole log, wherever they stand; its last lines where none is marked as one.
+async fn warnings(task: &Task, outage: &mut Outage) -> Result<Vec<String>, Error> {
+    let (mut found, mut read) = (Vec::new(), 0);
+    loop {
+        let page = outage.ride_out(|| task.log_page(read, LOG_PAGE)).await?;
+        read += page.lines.len() as u64;
+        found.extend(page.lines.iter().filter_map(|line| warning(line.text())));
+        if (page.lines.len() as u64) < LOG_PAGE || found.len() >= WARNINGS_MAX {
+            break;
+        }
+    }
+    found.truncate(WARNINGS_MAX);
+    if found.is_empty() {
+        tail(task, LOG_TAIL, outage).await
+    } else {
+        Ok(found)
+    }
 }
 
 /// # Source
 /// `log_warn` of pve-common (PVE/RESTEnvironment.pm) prints `WARN: ` before each warning.
-fn warnings(lines: &[String]) -> Vec<String> {
-    let marked: Vec<String> = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("WARN: "))
-        .map(|text| text.trim().to_owned())
-        .collect();
-    if marked.is_empty() { lines.to_vec() } else { marked }
+fn warning(line: &str) -> Option<String> {
+    line.strip_prefix("WARN: ").map(|text| printable(text.trim()))
 }
 
 #[cfg(test)]
@@ -290,8 +342,7 @@ mod tests {
 
     #[test]
     fn warnings_are_the_marked_lines() {
-        let lines = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(warnings(&lines(&["a", "WARN: b ", "TASK WARNINGS: 1"])), ["b"]);
-        assert_eq!(warnings(&lines(&["a", "TASK WARNINGS: 1"])).len(), 2);
+        assert_eq!(warning("WARN: b ").as_deref(), Some("b"));
+        assert!(warning("TASK WARNINGS: 1").is_none() && warning("a WARN: b").is_none());
     }
 }

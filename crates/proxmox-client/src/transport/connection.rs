@@ -228,7 +228,8 @@ impl Connection {
         if let Some(session) = slot.as_ref().filter(|session| session.is_fresh()) {
             return Ok(Arc::clone(session));
         }
-        let old = slot.take().filter(|session| session.is_alive());
+        // It stays in its place meanwhile: who is cancelled in the middle of a renewal leaves a ticket that still holds.
+        let old = slot.as_ref().filter(|session| session.is_alive()).cloned();
         let renewed = match &old {
             // With the ticket first: the password may have been good for one login only.
             Some(session) => match self.log_in(username, &session.ticket).await {
@@ -244,7 +245,10 @@ impl Connection {
                 tracing::debug!(%error, "the ticket could not be renewed yet");
                 old
             }
-            (Err(error), _) => return Err(error),
+            (Err(error), _) => {
+                *slot = None;
+                return Err(error);
+            }
         };
         *slot = Some(Arc::clone(&session));
         Ok(session)

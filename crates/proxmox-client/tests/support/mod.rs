@@ -5,6 +5,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use proxmox_client::{Auth, Client, ClientBuilder, Fingerprint, Tls};
@@ -65,6 +66,8 @@ pub(crate) enum Reaction {
     Hang,
     /// An answer whose body never ends.
     Endless,
+    /// These bytes, and then those again and again with a pause in between, for as long as the client listens.
+    Forever(Vec<u8>, Vec<u8>, Duration),
 }
 
 /// A good answer with this JSON as its data.
@@ -222,6 +225,14 @@ async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, seen: &Mu
             Reaction::Early(_) => unreachable!("served before the body was read"),
             Reaction::Close => return,
             Reaction::Hang => std::future::pending().await,
+            Reaction::Forever(first, again, pause) => {
+                let mut good = stream.write_all(&first).await.is_ok() && stream.flush().await.is_ok();
+                while good {
+                    tokio::time::sleep(pause).await;
+                    good = stream.write_all(&again).await.is_ok() && stream.flush().await.is_ok();
+                }
+                return;
+            }
             Reaction::Endless => {
                 let head =
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n{\"data\":\"";

@@ -14,8 +14,18 @@ impl Cpu {
     /// A CPU type, for example `x86-64-v2-AES` or `host`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the name cannot stand in a property string.
+    /// [`Error::Invalid`] when it cannot be the name of one: letters, digits and `-_.`.
     pub fn of_type(cputype: &str) -> Result<Self, Error> {
+        if cputype.is_empty()
+            || !cputype
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
+            return Err(Error::invalid(
+                "cpu",
+                format!("{cputype:?} is not the name of a CPU type such as x86-64-v2-AES or host"),
+            ));
+        }
         let mut property = PropertyString::new("cputype");
         property.set("cputype", cputype)?;
         Ok(Self(property))

@@ -42,10 +42,18 @@ impl Net {
     /// A virtio device on `bridge`; PVE chooses the MAC address.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the bridge's name cannot stand in a property string.
+    /// [`Error::Invalid`] when `bridge` cannot be the name of an interface.
     pub fn virtio(bridge: &str) -> Result<Self, Error> {
         let mut property = PropertyString::new("model");
         property.put("model", "virtio");
+        // The kernel's limit for the name of an interface is 15.
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if !(1..=15).contains(&bridge.len()) || !bridge.bytes().all(plain) {
+            return Err(Error::invalid(
+                "bridge",
+                format!("{bridge:?} is not the name of a bridge such as vmbr0: 1 to 15 letters, digits and -_."),
+            ));
+        }
         property.set("bridge", bridge)?;
         Ok(Self(property))
     }

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::types::{lenient, upid::Upid};
 
+/// How PVE calls the end of a worker that was killed and so left no last line in its log (`FACTS` 51).
+pub(crate) const UNEXPECTED_STATUS: &str = "unexpected status";
+
 /// What `/nodes/{node}/tasks/{upid}/status` answers.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[non_exhaustive]
@@ -29,8 +32,7 @@ impl TaskStatus {
     pub fn exit(&self) -> Option<TaskExit> {
         match (self.status.as_str(), self.exitstatus.as_deref()) {
             ("stopped", Some(text)) => Some(TaskExit::read(text)),
-            // A worker that was killed leaves no last line; PVE itself calls that `unexpected status`.
-            ("stopped", None) => Some(TaskExit::Failed("unexpected status".to_owned())),
+            ("stopped", None) => Some(TaskExit::Failed(UNEXPECTED_STATUS.to_owned())),
             _ => None,
         }
     }

@@ -5,14 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use crate::request::Request;
-
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../pve");
 
 /// Method and path template to what the schema says of it.
-pub(super) type Schema = BTreeMap<(String, String), Value>;
+pub(crate) type Schema = BTreeMap<(String, String), Value>;
 
-pub(super) fn schema() -> Schema {
+pub(crate) fn schema() -> Schema {
     fn walk(entry: &Value, into: &mut Schema) {
         let path = entry["path"].as_str().expect("each entry has a path");
         for (method, info) in entry["info"].as_object().into_iter().flatten() {
@@ -33,8 +31,8 @@ pub(super) fn schema() -> Schema {
 }
 
 /// The template that a path fits, and what stands in the place of its names.
-fn find<'a>(schema: &'a Schema, request: &Request) -> Option<(&'a Value, Vec<(String, String)>)> {
-    let parts: Vec<&str> = request.path.split('/').collect();
+fn find<'a>(schema: &'a Schema, method: &str, path: &str) -> Option<(&'a Value, Vec<(String, String)>)> {
+    let parts: Vec<&str> = path.split('/').collect();
     let fitting = |template: &str| {
         let names: Vec<&str> = template.split('/').collect();
         if names.len() != parts.len() {
@@ -51,39 +49,51 @@ fn find<'a>(schema: &'a Schema, request: &Request) -> Option<(&'a Value, Vec<(St
         }
         Some(taken)
     };
-    let all = schema
-        .iter()
-        .filter(|((method, _), _)| method == request.method.as_str());
+    let all = schema.iter().filter(|((known, _), _)| known == method);
     all.filter_map(|((_, template), info)| Some((info, fitting(template)?)))
         .min_by_key(|(_, taken)| taken.len())
 }
 
-/// What is wrong with a request by the schema; nothing is right.
-pub(super) fn faults(schema: &Schema, request: &Request) -> Vec<String> {
-    let Some((info, taken)) = find(schema, request) else {
-        return vec![format!("{} {} is not in the schema", request.method, request.path)];
+/// What is wrong with a request by the schema; nothing is right. The path begins below `/api2/json` and is percent-encoded.
+pub(crate) fn faults(schema: &Schema, method: &str, path: &str, params: &[(String, String)]) -> Vec<String> {
+    let Some((info, taken)) = find(schema, method, path) else {
+        return vec![format!("{method} {path} is not in the schema")];
     };
     let none = Map::new();
     let properties = info["parameters"]["properties"].as_object().unwrap_or(&none);
     let mut faults = Vec::new();
     let mut given = BTreeSet::new();
-    for (name, value) in taken.iter().chain(&request.params) {
+    let mut names = BTreeSet::new();
+    for (name, value) in taken.iter().chain(params) {
         let Some((key, property)) = property_of(properties, name) else {
             faults.push(format!("{name} is not a parameter"));
             continue;
         };
         given.insert(key);
+        // A repeated key becomes an array, which a scalar then is not (FACTS 27).
+        if !names.insert(name) && property["type"] != "array" {
+            faults.push(format!("{name} is given twice"));
+        }
         if let Some(fault) = fault_of(property, value) {
             faults.push(format!("{name}={value}: {fault}"));
         }
     }
     for (name, property) in properties {
-        let optional = property["optional"].as_u64() == Some(1);
-        if !optional && !given.contains(name.as_str()) {
+        if !is_optional(property) && !given.contains(name.as_str()) {
             faults.push(format!("{name} is missing"));
+        }
+        if let Some(needed) = property["requires"].as_str()
+            && given.contains(name.as_str())
+            && !given.contains(needed)
+        {
+            faults.push(format!("{name} needs {needed}"));
         }
     }
     faults
+}
+
+fn is_optional(property: &Value) -> bool {
+    property["optional"].as_u64() == Some(1)
 }
 
 /// Numbered options stand as `scsi[n]` in the schema.
@@ -109,9 +119,18 @@ fn fault_of(property: &Value, value: &str) -> Option<String> {
             Ok(_) => None,
             Err(_) => Some("not an integer".to_owned()),
         },
-        "number" => value.parse::<f64>().is_err().then(|| "not a number".to_owned()),
+        "number" => match value.parse::<f64>() {
+            Ok(n)
+                if property["minimum"].as_f64().is_some_and(|min| n < min)
+                    || property["maximum"].as_f64().is_some_and(|max| n > max) =>
+            {
+                Some("out of range".to_owned())
+            }
+            Ok(_) => None,
+            Err(_) => Some("not a number".to_owned()),
+        },
         "string" => fault_of_string(property, value),
-        "array" => None,
+        "array" => fault_of(&property["items"], value),
         other => Some(format!("type {other} is unknown to this test")),
     }
 }
@@ -127,6 +146,12 @@ fn fault_of_string(property: &Value, value: &str) -> Option<String> {
         .is_some_and(|max| value.chars().count() as u64 > max)
     {
         return Some("too long".to_owned());
+    }
+    if property["minLength"]
+        .as_u64()
+        .is_some_and(|min| (value.chars().count() as u64) < min)
+    {
+        return Some("too short".to_owned());
     }
     if let Some(pattern) = property["pattern"].as_str() {
         // Perl prints its compiled expressions with `(?^:`, and knows `{,n}`.
@@ -149,22 +174,35 @@ fn fault_of_property_string(keys: &Map<String, Value>, value: &str) -> Option<St
         .iter()
         .find(|(_, property)| property["default_key"].as_u64() == Some(1))
         .map(|(key, _)| key);
+    let mut given = BTreeSet::new();
     for part in value.split(',') {
-        let (key, value) = match part.split_once('=') {
-            Some((key, value)) => (key.to_owned(), value),
-            None => (default_key.cloned()?, part),
+        let (mut key, value) = match (part.split_once('='), default_key) {
+            (Some((key, value)), _) => (key.to_owned(), value),
+            (None, Some(key)) => (key.clone(), part),
+            (None, None) => return Some(format!("{part:?} has no key")),
         };
         let Some(mut property) = keys.get(&key) else {
             return Some(format!("{key} is not a key"));
         };
+        // `virtio=MAC` stands for the model and the address at once.
+        if let Some(other) = property["keyAlias"].as_str() {
+            given.insert(other.to_owned());
+        }
         if let Some(alias) = property["alias"].as_str() {
             property = &keys[alias];
+            alias.clone_into(&mut key);
         }
         if let Some(fault) = fault_of(property, value) {
             return Some(format!("{key}: {fault}"));
         }
+        if !given.insert(key.clone()) {
+            return Some(format!("{key} is given twice"));
+        }
     }
-    None
+    let missing = keys
+        .iter()
+        .find(|(key, property)| !is_optional(property) && property["alias"].is_null() && !given.contains(*key));
+    missing.map(|(key, _)| format!("{key} is missing"))
 }
 
 /// The formats that the schema only names, as pve-common and qemu-server define them.
@@ -176,6 +214,7 @@ fn fault_of_format(format: &str, value: &str) -> Option<String> {
         "pve-storage-content" => "iso|images|vztmpl|import|backup|rootdir|snippets",
         "pve-poolid" => r"[A-Za-z0-9.\-_]+(?:/[A-Za-z0-9.\-_]+){0,2}",
         "pve-tag-list" => r"(?:[a-z0-9_][a-z0-9_\-+.]*(?:;|$))*",
+        "pve-configid" => "[a-zA-Z][a-zA-Z0-9_-]+",
         "pve-configid-list" => r"[a-zA-Z][a-zA-Z0-9_-]+(?:,[a-zA-Z][a-zA-Z0-9_-]+)*",
         "pve-bridge-id" => r"[-_.\w]{1,15}",
         "dns-name" => r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*",
