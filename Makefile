@@ -124,7 +124,22 @@ bench: ## Prints the figures of docs/benchmarks.md, measured now
 
 .PHONY: conformance
 conformance: ## Client and emulator against the recorded API of Proxmox VE
-	@$(CARGO) test --quiet --package k3simage-proxmox-client --package k3simage-pve-emulator --tests
+	@mkdir -p target/conformance
+	run() { # NAME PACKAGE TARGET..: what its tests print is shown; fails when one fails, or when none ran.
+	    local log="target/conformance/$$1.log"
+	    printf '%s\n' "$$1"
+	    # One thread, so that the lines of two tests do not mix.
+	    DIFFERENCES=1 $(CARGO) test --quiet --package "$${@:2}" -- --nocapture --test-threads 1 2>&1 \
+	        | tee "$$log" | sed -E '/^(running [0-9]+ tests?|\.+|)$$/d'
+	    grep -qE '^test result: ok\. [1-9]' "$$log" || { echo "conformance: no test of $$1 ran" >&2; exit 1; }
+	}
+	run client-requests k3simage-proxmox-client --lib request::conformance
+	run client-calls k3simage-proxmox-client --test conformance
+	run client-answers k3simage-proxmox-client --lib transport::conformance
+	run emulator k3simage-pve-emulator --test conformance
+	for side in client-answers emulator; do
+	    grep -hoE '[0-9]+ of [0-9]+ exchanges agree$$' "target/conformance/$$side.log" | sed "s/^/$${side%-answers}: /"
+	done
 
 .PHONY: deny
 deny: ## Licences, sources and known faults of the dependencies
