@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
 
 mod build;
+mod client;
 mod process;
 mod serve;
 mod table;
@@ -20,7 +21,11 @@ use table::Table;
 type Measure = fn(&mut Table) -> Result<()>;
 
 /// What is measured, in the order in which it is printed.
-const GROUPS: &[(&str, Measure)] = &[("build", build::figures), ("upload", upload::figures)];
+const GROUPS: &[(&str, Measure)] = &[
+    ("build", build::figures),
+    ("upload", upload::figures),
+    ("client", client::figures),
+];
 
 fn main() -> ExitCode {
     // `cargo bench` adds --bench to what it was given.

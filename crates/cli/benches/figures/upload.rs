@@ -24,7 +24,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 #[expect(clippy::cast_precision_loss, reason = "a size like this is exact in f64")]
 pub(crate) fn figures(table: &mut Table) -> Result<()> {
     let served = Served::start()?;
-    let file = sparse_file()?;
+    let file = sparse_file("upload.iso", UPLOAD_BYTES)?;
     let words = ["role-upload", file.to_str().context("path")?];
     let (mut ratios, mut ours_s, mut growth) = (Vec::new(), Vec::new(), 0.0_f64);
     for _ in 0..PAIRS {
@@ -65,14 +65,14 @@ pub(crate) async fn upload(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// 4 GiB without blocks on disk: reading it costs the same for both programs and no disk is measured.
-fn sparse_file() -> Result<PathBuf> {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("upload.iso");
-    std::fs::File::create(&path)?.set_len(UPLOAD_BYTES)?;
+/// A file without blocks on disk: reading it costs the same for both programs and no disk is measured.
+pub(crate) fn sparse_file(name: &str, bytes: u64) -> Result<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::File::create(&path)?.set_len(bytes)?;
     Ok(path)
 }
 
-fn curl(target: &Value, file: &Path) -> Result<()> {
+pub(crate) fn curl(target: &Value, file: &Path) -> Result<()> {
     let text = |key: &str| target[key].as_str().unwrap_or_default();
     let ca = file.with_extension("pem");
     std::fs::write(&ca, text("ca_pem"))?;
