@@ -376,16 +376,18 @@ mod tests {
         assert_eq!(old["Administrator"].len(), new["Administrator"].len() - 5);
     }
 
+    type Change<'a> = &'a dyn Fn(&mut Overlay);
+
     #[test]
     fn an_entry_that_hits_nothing_is_an_error() {
         let tree = || -> Vec<Value> { serde_json::from_str(crate::schema::API_SCHEMA).unwrap() };
-        let overlay = |change: &dyn Fn(&mut Overlay)| {
+        let overlay = |change: Change<'_>| {
             let mut overlay: Overlay = serde_json::from_str(OVERLAY_8_4).unwrap();
             change(&mut overlay);
             overlay.apply(&mut tree())
         };
         assert_eq!(overlay(&|_| ()), Ok(()));
-        let cases: [(&dyn Fn(&mut Overlay), &str); 6] = [
+        let cases: [(Change<'_>, &str); 6] = [
             (
                 &|o| o.without_parameters[0].names.push("nosuch".into()),
                 "no parameter nosuch",
