@@ -129,20 +129,20 @@ fn node_table(world: &World, main: &mut String) {
     let machines = world.machines();
     for node in &world.settings.nodes {
         let state = world.nodes.state(node);
-        let mut word = if state.offline {
+        let mut shown = if state.offline {
             badge("bad", "offline")
         } else {
             badge("good", "online")
         };
         if !state.slow.is_zero() {
-            word.push(' ');
-            word.push_str(&badge("warn", format!("slow by {:?}", state.slow)));
+            shown.push(' ');
+            shown.push_str(&badge("warn", format!("slow by {:?}", state.slow)));
         }
         let guests = machines.values().filter(|m| m.node == *node).count();
         let busy = world.tasks.of_node(node).iter().filter(|t| t.end().is_none()).count();
         let _ = writeln!(
             main,
-            "<tr><td>{}<td>{word}<td class=\"number\">{guests}<td class=\"number\">{busy}</tr>",
+            "<tr><td>{}<td>{shown}<td class=\"number\">{guests}<td class=\"number\">{busy}</tr>",
             Text(node)
         );
     }
