@@ -16,7 +16,7 @@ use tokio::sync::OnceCell;
 use crate::{
     api::node::Node,
     error::Error,
-    request::{self, Request},
+    request::{self, Request, vm_option::Bound},
     task::wait::{Wait, wait_task},
     transport::{
         auth::Auth,
@@ -221,6 +221,9 @@ impl Client {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None.
+    ///
     /// # Source
     /// `GET /version`.
     pub async fn version(&self) -> Result<&Version, Error> {
@@ -238,6 +241,9 @@ impl Client {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None.
+    ///
     /// # Source
     /// `GET /cluster/nextid`; the answer is a text (`FACTS` 24, 30).
     pub async fn next_id(&self, wanted: Option<Vmid>) -> Result<Vmid, Error> {
@@ -251,6 +257,9 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// None. What the login may not see is left out.
     ///
     /// # Source
     /// `GET /cluster/resources`.
@@ -266,6 +275,9 @@ impl Client {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None.
+    ///
     /// # Source
     /// `GET /nodes`.
     pub async fn nodes(&self) -> Result<Vec<NodeEntry>, Error> {
@@ -279,6 +291,9 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// None for one's own; `Sys.Audit` on `/access` for those of others.
     ///
     /// # Source
     /// `GET /access/permissions`.
@@ -294,6 +309,9 @@ impl Client {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None. Only pools with `Pool.Audit` are listed.
+    ///
     /// # Source
     /// `GET /pools`.
     pub async fn pools(&self) -> Result<Vec<Pool>, Error> {
@@ -307,6 +325,9 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `Pool.Audit` on `/pool/{poolid}`.
     ///
     /// # Source
     /// `GET /pools/{poolid}`.
@@ -330,6 +351,9 @@ impl Client {
     ///
     /// # Cancel safety
     /// Safe: dropping it stops the looking; the task goes on.
+    ///
+    /// # Privileges
+    /// None for one's own tasks, `Sys.Audit` on `/nodes/{node}` for those of others.
     ///
     /// # Source
     /// `GET /nodes/{node}/tasks/{upid}/status` and `/log`; `FACTS` 51 to 53.
@@ -362,16 +386,21 @@ impl Client {
         self.connection().data(request).await.map(|_| ())
     }
 
-    /// Refuses options that the server is too old for; asks for its version only if there are any.
-    pub(crate) async fn check_since(&self, options: &[(&str, (u32, u32))]) -> Result<(), Error> {
-        for (option, (major, minor)) in options {
+    /// Refuses what the server is too old or too new for; asks for its version only if there is anything like that.
+    pub(crate) async fn check_bounds(&self, bounds: &[Bound]) -> Result<(), Error> {
+        for bound in bounds {
             let version = self.version().await?;
-            if !version.at_least(*major, *minor) {
-                return Err(Error::invalid(
-                    *option,
-                    format!("it needs PVE {major}.{minor}, the server is {version}"),
-                ));
-            }
+            let (what, reason) = match bound {
+                Bound::Since(what, (major, minor)) if !version.at_least(*major, *minor) => {
+                    (what, format!("it needs PVE {major}.{minor}, the server is {version}"))
+                }
+                Bound::Gone(what, (major, minor)) if version.at_least(*major, *minor) => (
+                    what,
+                    format!("PVE {major}.{minor} no longer has it, the server is {version}"),
+                ),
+                Bound::Since(..) | Bound::Gone(..) => continue,
+            };
+            return Err(Error::invalid(what, reason));
         }
         Ok(())
     }

@@ -50,13 +50,16 @@ impl QemuAgent {
             .map(|wrapped| wrapped.result)
     }
 
-    /// Does it answer? Needs `VM.GuestAgent.Audit` (PVE 8: `VM.Monitor`).
+    /// Does it answer?
     ///
     /// # Errors
     /// [`ErrorKind::Agent`](crate::ErrorKind::Agent) when not.
     ///
     /// # Cancel safety
     /// Safe: it changes nothing.
+    ///
+    /// # Privileges
+    /// `VM.GuestAgent.Audit` or `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/agent/ping`.
@@ -72,6 +75,9 @@ impl QemuAgent {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// `VM.GuestAgent.Audit` or `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `GET /nodes/{node}/qemu/{vmid}/agent/network-get-interfaces`.
     pub async fn network_interfaces(&self) -> Result<Vec<AgentInterface>, Error> {
@@ -79,13 +85,16 @@ impl QemuAgent {
             .await
     }
 
-    /// Starts a program, given with its arguments, and answers its process id. Needs `VM.GuestAgent.Unrestricted`.
+    /// Starts a program, given with its arguments, and answers its process id.
     ///
     /// # Errors
     /// 596 `Broken pipe` after 5 s when there is no such program (`FACTS` 48); it says nothing of a proxy then.
     ///
     /// # Cancel safety
     /// The program may have been started when dropped.
+    ///
+    /// # Privileges
+    /// `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/agent/exec`.
@@ -100,6 +109,9 @@ impl QemuAgent {
     ///
     /// # Cancel safety
     /// The program may have been started when dropped.
+    ///
+    /// # Privileges
+    /// `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/agent/exec`, `input-data`.
@@ -121,6 +133,9 @@ impl QemuAgent {
     /// # Cancel safety
     /// Not safe: dropped in the wrong moment, the end of the program is lost.
     ///
+    /// # Privileges
+    /// `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `GET /nodes/{node}/qemu/{vmid}/agent/exec-status`.
     pub async fn exec_status(&self, pid: u64) -> Result<ExecStatus, Error> {
@@ -135,6 +150,9 @@ impl QemuAgent {
     ///
     /// # Cancel safety
     /// It may have been carried out when dropped.
+    ///
+    /// # Privileges
+    /// `VM.GuestAgent.FileWrite` or `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/agent/file-write`.
@@ -151,6 +169,9 @@ impl QemuAgent {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `VM.GuestAgent.FileRead` or `VM.GuestAgent.Unrestricted` on `/vms/{vmid}`. PVE 8: `VM.Monitor` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `GET /nodes/{node}/qemu/{vmid}/agent/file-read`.

@@ -53,13 +53,16 @@ impl Node {
         Task::new(self.client.clone(), upid.clone())
     }
 
-    /// Load, memory and version. Needs `Sys.Audit`.
+    /// Load, memory and version.
     ///
     /// # Errors
     /// Any of a request. A wrong name is [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) or, in a cluster, 595 or 596.
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `Sys.Audit` on `/nodes/{node}`.
     ///
     /// # Source
     /// `GET /nodes/{node}/status`.
@@ -75,6 +78,9 @@ impl Node {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None. Only storages with `Datastore.Audit` or `Datastore.AllocateSpace` are listed.
+    ///
     /// # Source
     /// `GET /nodes/{node}/storage`.
     pub async fn storages(&self) -> Result<Vec<StorageStatus>, Error> {
@@ -88,6 +94,9 @@ impl Node {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// None. Bridges that the login may not use are left out.
     ///
     /// # Source
     /// `GET /nodes/{node}/network`.
@@ -103,6 +112,9 @@ impl Node {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None. Only VMs with `VM.Audit` are listed.
+    ///
     /// # Source
     /// `GET /nodes/{node}/qemu`.
     pub async fn vms(&self) -> Result<Vec<VmStatus>, Error> {
@@ -116,6 +128,9 @@ impl Node {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// None for one's own tasks, `Sys.Audit` on `/nodes/{node}` for those of others.
     ///
     /// # Source
     /// `GET /nodes/{node}/tasks`.

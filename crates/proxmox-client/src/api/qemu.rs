@@ -61,11 +61,15 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.Allocate` on `/vms/{vmid}` or on `/pool/{pool}`, `Datastore.AllocateSpace` on the storage of each disk, `SDN.Use` on
+    /// each bridge or VLAN. Most options need one of `VM.Config.*` as well (`FACTS` 13). `VM.Backup` is for restoring only.
+    ///
     /// # Source
     /// `POST /nodes/{node}/qemu`.
     pub async fn create(&self, vm: &CreateVm) -> Result<Upid, Error> {
         let request = qemu::create(&self.node, self.vmid, vm)?;
-        self.client.check_since(&vm.since()).await?;
+        self.client.check_bounds(&vm.bounds()).await?;
         self.client.typed(&request).await
     }
 
@@ -76,6 +80,9 @@ impl Qemu {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `VM.Audit` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `GET /nodes/{node}/qemu/{vmid}/config`.
@@ -94,11 +101,15 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.Config.Disk` or `VM.Config.CDROM` or `VM.Config.CPU` or `VM.Config.Memory` or `VM.Config.Network` or
+    /// `VM.Config.HWType` or `VM.Config.Options` or `VM.Config.Cloudinit` on `/vms/{vmid}`. Each option needs its own of these.
+    ///
     /// # Source
     /// `PUT /nodes/{node}/qemu/{vmid}/config`; `FACTS` 36, 37, 45.
     pub async fn update_config(&self, update: &VmConfigUpdate) -> Result<(), Error> {
         let request = qemu::update_config(&self.node, self.vmid, update)?;
-        self.client.check_since(&update.since()).await?;
+        self.client.check_bounds(&update.bounds()).await?;
         self.client.done(&request).await
     }
 
@@ -110,6 +121,10 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.Config.Disk` or `VM.Config.CDROM` or `VM.Config.CPU` or `VM.Config.Memory` or `VM.Config.Network` or
+    /// `VM.Config.HWType` or `VM.Config.Options` or `VM.Config.Cloudinit` on `/vms/{vmid}`. Each option needs its own of these.
+    ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/config`.
     pub async fn set_config_task(
@@ -118,7 +133,7 @@ impl Qemu {
         delay: Option<Duration>,
     ) -> Result<Option<Upid>, Error> {
         let request = qemu::set_config_task(&self.node, self.vmid, update, delay)?;
-        self.client.check_since(&update.since()).await?;
+        self.client.check_bounds(&update.bounds()).await?;
         self.client.typed(&request).await
     }
 
@@ -129,6 +144,9 @@ impl Qemu {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `VM.Audit` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `GET /nodes/{node}/qemu/{vmid}/pending`.
@@ -143,6 +161,9 @@ impl Qemu {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `VM.Audit` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `GET /nodes/{node}/qemu/{vmid}/status/current`.
@@ -159,6 +180,9 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.PowerMgmt` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/status/start`.
     pub async fn start(&self) -> Result<Upid, Error> {
@@ -173,6 +197,9 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.PowerMgmt` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/status/shutdown`.
     pub async fn shutdown(&self, how: &Shutdown) -> Result<Upid, Error> {
@@ -186,6 +213,9 @@ impl Qemu {
     ///
     /// # Cancel safety
     /// It may have been carried out when dropped.
+    ///
+    /// # Privileges
+    /// `VM.PowerMgmt` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/status/stop`.
@@ -202,6 +232,9 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.Allocate` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `DELETE /nodes/{node}/qemu/{vmid}`.
     pub async fn delete(&self, what: &DeleteVm) -> Result<Upid, Error> {
@@ -215,6 +248,10 @@ impl Qemu {
     ///
     /// # Cancel safety
     /// It may have been carried out when dropped.
+    ///
+    /// # Privileges
+    /// `VM.Clone` on `/vms/{vmid}` and (`VM.Allocate` on `/vms/{newid}` or `VM.Allocate` on `/pool/{pool}` (with `pool`)).
+    /// Besides, `Datastore.AllocateSpace` on the storage of the new disks and `SDN.Use` on each network.
     ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/clone`; `FACTS` 30, 44.
@@ -230,6 +267,9 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.Allocate` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `POST /nodes/{node}/qemu/{vmid}/template`.
     pub async fn convert_to_template(&self) -> Result<Upid, Error> {
@@ -244,6 +284,9 @@ impl Qemu {
     /// # Cancel safety
     /// It may have been carried out when dropped.
     ///
+    /// # Privileges
+    /// `VM.Config.Disk` on `/vms/{vmid}`.
+    ///
     /// # Source
     /// `PUT /nodes/{node}/qemu/{vmid}/resize`.
     pub async fn resize(&self, slot: &str, size: &str) -> Result<Upid, Error> {
@@ -252,13 +295,16 @@ impl Qemu {
             .await
     }
 
-    /// Types one key or combination, in QEMU's names: `ret`, `shift-a`, `ctrl-alt-delete`. Needs `VM.Console`.
+    /// Types one key or combination, in QEMU's names: `ret`, `shift-a`, `ctrl-alt-delete`.
     ///
     /// # Errors
     /// [`ErrorKind::State`](crate::ErrorKind::State) when it does not run; an unknown key is a bare 400 (`FACTS` 2).
     ///
     /// # Cancel safety
     /// The key may have been typed when dropped.
+    ///
+    /// # Privileges
+    /// `VM.Console` on `/vms/{vmid}`.
     ///
     /// # Source
     /// `PUT /nodes/{node}/qemu/{vmid}/sendkey`.

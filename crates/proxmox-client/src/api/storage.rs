@@ -42,6 +42,9 @@ impl Storage {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// `Datastore.Audit` or `Datastore.AllocateSpace` on `/storage/{storage}`.
+    ///
     /// # Source
     /// `GET /nodes/{node}/storage/{storage}/status`.
     pub async fn status(&self) -> Result<StorageStatus, Error> {
@@ -55,6 +58,9 @@ impl Storage {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// `Datastore.Audit` or `Datastore.AllocateSpace` on `/storage/{storage}`.
     ///
     /// # Source
     /// `GET /nodes/{node}/storage/{storage}/content`.
@@ -77,6 +83,9 @@ impl Storage {
     /// # Cancel safety
     /// Dropped before its end, nothing is left on the storage.
     ///
+    /// # Privileges
+    /// `Datastore.AllocateTemplate` on `/storage/{storage}`.
+    ///
     /// # Source
     /// `POST /nodes/{node}/storage/{storage}/upload`; `FACTS` 10, 17, 54 to 57.
     pub async fn upload(&self, upload: &Upload) -> Result<Upid, Error> {
@@ -90,6 +99,10 @@ impl Storage {
     ///
     /// # Cancel safety
     /// It may have been carried out when dropped.
+    ///
+    /// # Privileges
+    /// `Datastore.AllocateTemplate` on `/storage/{storage}` and (`Sys.Audit` and `Sys.Modify` on `/` or `Sys.AccessNetwork` on
+    /// `/nodes/{node}`).
     ///
     /// # Source
     /// `POST /nodes/{node}/storage/{storage}/download-url`.
@@ -107,6 +120,9 @@ impl Storage {
     ///
     /// # Cancel safety
     /// It may have been carried out when dropped.
+    ///
+    /// # Privileges
+    /// `Datastore.Allocate` on `/storage/{storage}`; for a backup `Datastore.AllocateSpace` there and `VM.Backup` on its VM.
     ///
     /// # Source
     /// `DELETE /nodes/{node}/storage/{storage}/content/{volume}`.

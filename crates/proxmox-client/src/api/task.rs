@@ -39,6 +39,9 @@ impl Task {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None for one's own tasks, `Sys.Audit` on `/nodes/{node}` for those of others.
+    ///
     /// # Source
     /// `GET /nodes/{node}/tasks/{upid}/status`; `FACTS` 51, 53.
     pub async fn status(&self) -> Result<TaskStatus, Error> {
@@ -53,6 +56,9 @@ impl Task {
     ///
     /// # Cancel safety
     /// Safe: it only reads.
+    ///
+    /// # Privileges
+    /// None for one's own tasks, `Sys.Audit` on `/nodes/{node}` for those of others.
     ///
     /// # Source
     /// `GET /nodes/{node}/tasks/{upid}/log`; `FACTS` 52.
@@ -91,6 +97,9 @@ impl Task {
     /// # Cancel safety
     /// Safe: it only reads.
     ///
+    /// # Privileges
+    /// None for one's own tasks, `Sys.Audit` on `/nodes/{node}` for those of others.
+    ///
     /// # Source
     /// `GET /nodes/{node}/tasks/{upid}/log`.
     pub async fn log_page(&self, start: u64, limit: u64) -> Result<TaskLog, Error> {
@@ -110,6 +119,9 @@ impl Task {
     ///
     /// # Cancel safety
     /// It may have been carried out when dropped.
+    ///
+    /// # Privileges
+    /// None for one's own tasks, `Sys.Modify` on `/nodes/{node}` for those of others.
     ///
     /// # Source
     /// `DELETE /nodes/{node}/tasks/{upid}`.

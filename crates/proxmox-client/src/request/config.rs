@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::vm_option::{check_option_name, checked_options, since};
+use super::vm_option::{Bound, bounds, check_option_name, checked_options};
 use crate::{
     error::Error,
     types::{
@@ -146,11 +146,11 @@ macro_rules! option_setters {
             self.options.get(option).map(String::as_str)
         }
 
-        /// The options that only a newer server knows, with the release each needs.
-        pub(crate) fn since(&self) -> Vec<(&str, (u32, u32))> {
+        /// What not every server knows of these options.
+        pub(crate) fn bounds(&self) -> Vec<Bound> {
             self.options
-                .keys()
-                .filter_map(|option| Some((option.as_str(), since(option)?)))
+                .iter()
+                .flat_map(|(option, value)| bounds(option, value))
                 .collect()
         }
     };
@@ -390,8 +390,25 @@ mod tests {
     }
 
     #[test]
-    fn newer_options_are_known() {
-        let vm = CreateVm::new().set("virtiofs0", "share").set("allow-ksm", 0).cores(1);
-        assert_eq!(vm.since(), [("allow-ksm", (9, 0)), ("virtiofs0", (8, 4))]);
+    fn what_not_every_server_knows_is_known() {
+        let vm = CreateVm::new()
+            .set("virtiofs0", "share")
+            .set("allow-ksm", 0)
+            .set("agent", "enabled=1,freeze-fs=0")
+            .set("scsi0", "local-lvm:8,cyls=9,ssd=1")
+            .set("efidisk0", "local-lvm:1,ms-cert=2023")
+            .set("net0", "virtio,bridge=vmbr0")
+            .cores(1);
+        let since = |what: &str, release| Bound::Since(what.to_owned(), release);
+        assert_eq!(
+            vm.bounds(),
+            [
+                since("agent: freeze-fs", (9, 0)),
+                since("allow-ksm", (9, 0)),
+                since("efidisk0: ms-cert", (9, 0)),
+                Bound::Gone("scsi0: cyls".to_owned(), (9, 2)),
+                since("virtiofs0", (8, 4)),
+            ]
+        );
     }
 }

@@ -17,13 +17,41 @@ const MEMORY_MIN_MIB: u64 = 16;
 /// refuse the whole request with `property is not defined in schema`.
 ///
 /// # Source
-/// The release notes of PVE 8.4 (virtiofs) and 9.1 (Intel TDX). Of the others it is known that no PVE 8 has them, so 9.0.
+/// The dumps that PVE makes of its own API, `api-viewer/apidata.js` of pve-docs: that of 8.3 (commit `cc9dad4f0132`) has no
+/// `virtiofs`, that of 8.4 (commit `5ba4beea554c`) has it, and none of the others. 9.2 has all (`pve/api-schema.json`). Which
+/// of 9.0 and 9.1 brought each is not known: such a server says by itself what it lacks.
 const SINCE: &[(&str, (u32, u32))] = &[
     ("virtiofs", (8, 4)),
     ("allow-ksm", (9, 0)),
     ("ha-managed", (9, 0)),
-    ("intel-tdx", (9, 1)),
+    ("intel-tdx", (9, 0)),
 ];
+
+/// As [`SINCE`], for a key of an option that is a property string.
+const KEYS_SINCE: &[(&[&str], &str, (u32, u32))] = &[
+    (&["efidisk"], "ms-cert", (9, 0)),
+    (&["agent"], "freeze-fs", (9, 0)),
+    (&["agent"], "guest-fsfreeze", (9, 0)),
+];
+
+/// Keys that 8.4 takes and 9.2 does not: the geometry of a disk. From the same dumps as [`SINCE`].
+const KEYS_GONE: &[(&[&str], &str, (u32, u32))] = &[
+    (DISKS, "cyls", (9, 2)),
+    (DISKS, "heads", (9, 2)),
+    (DISKS, "secs", (9, 2)),
+    (DISKS, "trans", (9, 2)),
+];
+
+const DISKS: &[&str] = &["ide", "sata", "scsi", "virtio"];
+
+/// Which servers know an option, or a key in its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// The option or `option: key` needs at least this release.
+    Since(String, (u32, u32)),
+    /// A server of this release or later no longer takes it.
+    Gone(String, (u32, u32)),
+}
 
 pub(super) fn checked_options(
     options: &BTreeMap<String, String>,
@@ -126,10 +154,23 @@ pub(super) fn check_dns_name(name: &str) -> Result<(), Error> {
     }
 }
 
-pub(super) fn since(option: &str) -> Option<(u32, u32)> {
+/// What limits the servers that an option with this value can be sent to.
+pub(super) fn bounds(option: &str, value: &str) -> Vec<Bound> {
     let name = option.trim_end_matches(|c: char| c.is_ascii_digit());
-    SINCE
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, release)| *release)
+    let mut bounds = Vec::new();
+    if let Some((_, release)) = SINCE.iter().find(|(known, _)| *known == name) {
+        bounds.push(Bound::Since(option.to_owned(), *release));
+    }
+    for (key, _) in value.split(',').filter_map(|part| part.split_once('=')) {
+        let of = |table: &[(&[&str], &str, (u32, u32))]| {
+            let found = table
+                .iter()
+                .find(|(names, known, _)| names.contains(&name) && *known == key);
+            found.map(|(_, _, release)| *release)
+        };
+        let what = || format!("{option}: {key}");
+        bounds.extend(of(KEYS_SINCE).map(|release| Bound::Since(what(), release)));
+        bounds.extend(of(KEYS_GONE).map(|release| Bound::Gone(what(), release)));
+    }
+    bounds
 }

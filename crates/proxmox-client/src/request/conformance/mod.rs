@@ -1,5 +1,6 @@
 //! Each request that a handle can send, checked against the schema that PVE 9.2 dumps of itself.
 
+mod privileges;
 #[path = "../../../tests/support/schema.rs"]
 mod schema;
 mod setters;
