@@ -181,6 +181,16 @@ impl ImageSpec {
         ImageSpecBuilder::new()
     }
 
+    /// Storages that disks are made on, each once.
+    pub(crate) fn disk_storages(&self) -> Vec<String> {
+        let mut storages: Vec<String> = self.disks.iter().map(|disk| disk.storage.to_string()).collect();
+        storages.extend(self.hardware.efi_storage.iter().map(ToString::to_string));
+        storages.extend(self.cloud_init.iter().map(ToString::to_string));
+        storages.sort();
+        storages.dedup();
+        storages
+    }
+
     /// SHA-256 over everything that decides what is built, in hex: equal inputs give equal hashes.
     ///
     /// Secrets, limits and `on_error` have no part in it, nor has a time. Of a local file only the path is known

@@ -1,12 +1,13 @@
 //! The single checks of a preflight: pure, from what the cluster answered to findings.
 
-use proxmox_client::{Content, NetworkInterface, Permissions, Resource, StorageId, StorageStatus, Version};
+use std::collections::BTreeSet;
 
-use super::privileges::{self, Needs};
+use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStatus, Version};
+
+use super::privileges::{Grant, Held};
 use super::report::PlanReport;
-use crate::communicator::goes_by_agent;
 use crate::diagnostic::nearest;
-use crate::spec::{Delivery, ImageSpec, IsoSource};
+use crate::spec::{ImageSpec, IsoSource};
 use crate::text::human_bytes;
 
 /// Oldest release whose API has all that a build uses (`SDN.Use`, `download-url` with checksum, CPU type v2).
@@ -68,158 +69,76 @@ pub(super) fn suggestion(wanted: &str, known: &[&str], variable: &str) -> String
     }
 }
 
-/// What a build of this spec does that needs a privilege.
-pub(super) fn needs(spec: &ImageSpec, pve_major: u32) -> Needs {
-    let by_agent = goes_by_agent(spec);
-    let oemdrv = spec.installer.delivery == Delivery::Oemdrv;
-    Needs {
-        pve_major,
-        types_keys: spec
-            .installer
-            .boot_command
-            .as_ref()
-            .is_none_or(|command| !command.is_empty()),
-        asks_agent: by_agent || spec.communicator.ssh.host.is_none(),
-        agent_exec: by_agent,
-        cloud_init: spec.cloud_init.is_some(),
-        downloads: matches!(spec.installer.iso, IsoSource::Url { .. }),
-        uploads: oemdrv || matches!(spec.installer.iso, IsoSource::File { .. }),
-        deletes_iso: oemdrv,
-    }
-}
-
-pub(super) fn privileges(
-    report: &mut PlanReport,
-    spec: &ImageSpec,
-    permissions: &Permissions,
-    networks: &[NetworkInterface],
-    identity: &str,
-    pve_major: u32,
-) {
-    if permissions.is_empty() {
-        let fix = match identity.split_once('!') {
-            Some((user, token)) => format!(
-                "an API token made with privilege separation holds no rights of its own: run \
-                 `pveum acl modify / --tokens '{identity}' --roles ROLE`, or make it anew with \
-                 `pveum user token add {user} {token} --privsep 0`"
-            ),
-            None => format!("give it a role: `pveum acl modify / --users {identity} --roles ROLE`"),
-        };
-        report.error("privileges", format!("`{identity}` has no privilege at all"), fix);
-        return;
-    }
-    let needs = needs(spec, pve_major);
-    // A vmid that is still open lies below /vms whatever it will be.
-    let vm_path = spec
-        .vmid
-        .map_or_else(|| "/vms".to_owned(), |vmid| format!("/vms/{vmid}"));
-    let mut wanted: Vec<(String, &str, &str, Vec<&'static str>)> =
-        vec![(vm_path, "/vms", "K3simageVM", privileges::on_vm(needs))];
-    let iso_storage = match &spec.installer.iso {
-        IsoSource::Volid(volid) if !needs.uploads => volid.storage(),
-        _ => spec.installer.iso_storage.clone(),
-    };
-    wanted.push((
-        format!("/storage/{iso_storage}"),
-        "",
-        "K3simageISO",
-        privileges::on_iso_storage(needs),
-    ));
-    for storage in disk_storages(spec) {
-        wanted.push((
-            format!("/storage/{storage}"),
-            "",
-            "K3simageDisk",
-            privileges::ON_DISK_STORAGE.to_vec(),
-        ));
-    }
-    for nic in &spec.nics {
-        // The path of a virtual network goes over its zone, which the list of networks does not tell: PVE's own refusal
-        // names it then.
-        if networks
-            .iter()
-            .any(|network| network.iface == nic.bridge && network.kind == "vnet")
-        {
+/// Names each privilege that the login lacks, with the line that grants it. The names of what the login may not see for lack
+/// of one: that it is not in a list says nothing then.
+pub(super) fn privileges(report: &mut PlanReport, grants: &[Grant], held: &Held, identity: &str) -> BTreeSet<String> {
+    let mut hidden = BTreeSet::new();
+    for grant in grants {
+        let missing = grant.missing(held);
+        if missing.is_empty() {
             continue;
         }
-        let path = match nic.vlan {
-            None => format!("/sdn/zones/localnetwork/{}", nic.bridge),
-            Some(tag) => format!("/sdn/zones/localnetwork/{}/{tag}", nic.bridge),
-        };
-        wanted.push((path, "", "K3simageNetwork", privileges::ON_BRIDGE.to_vec()));
-    }
-    if needs.downloads {
-        wanted.push((
-            format!("/nodes/{}", spec.node),
-            "",
-            "K3simageDownload",
-            vec!["Sys.AccessNetwork"],
-        ));
-    }
-    merge_paths(&mut wanted);
-    let mut count = 0;
-    let mut complete = true;
-    for (path, grant_on, role, privileges) in &wanted {
-        count += privileges.len();
-        let missing: Vec<&str> = privileges::missing(permissions, path, privileges)
-            .into_iter()
-            // download-url takes either this privilege on the node or two others on `/` (`permissions` of that call in the API schema).
-            .filter(|privilege| {
-                *privilege != "Sys.AccessNetwork"
-                    || !(permissions.allows("/", "Sys.Audit") && permissions.allows("/", "Sys.Modify"))
-            })
-            .collect();
-        if !missing.is_empty() {
-            complete = false;
-            let grant_on = if grant_on.is_empty() { path.as_str() } else { grant_on };
-            report.error(
-                "privileges",
-                format!("`{identity}` lacks {} on {path}", missing.join(", ")),
-                format!(
-                    "run on a node: {}",
-                    privileges::pveum(identity, grant_on, role, privileges)
-                ),
-            );
+        let object = grant
+            .path
+            .strip_prefix("/storage/")
+            .or_else(|| grant.path.strip_prefix("/sdn/zones/localnetwork/"))
+            .or_else(|| grant.path.strip_prefix("/pool/"));
+        let mut message = format!("`{identity}` lacks {} on {}", missing.join(", "), grant.path);
+        let sees = |privilege: &&str| held.has(&grant.path, privilege);
+        if let Some(object) = object.filter(|_| !SHOW.iter().any(sees)) {
+            let name = object.split('/').next().unwrap_or(object);
+            // A VLAN's bridge is shown or not by itself; a pool's name may have slashes.
+            let name = if grant.path.starts_with("/pool/") { object } else { name };
+            hidden.insert(name.to_owned());
+            message = format!("{message} (which it may not see, so check the name too)");
         }
+        report.error(
+            "privileges",
+            message,
+            format!("run on a node: {}", grant.pveum(identity)),
+        );
     }
-    if complete {
+    if report.findings.iter().all(|f| f.check != "privileges") {
+        let count: usize = grants.iter().map(|grant| grant.privileges.len()).sum();
         report.ok("privileges", format!("{count} privileges"));
     }
+    hidden
 }
 
-/// One entry a path: roles on the same path add up, but one line is easier to run.
-fn merge_paths(wanted: &mut Vec<(String, &str, &str, Vec<&'static str>)>) {
-    let mut merged: Vec<(String, &str, &str, Vec<&'static str>)> = Vec::new();
-    for (path, grant_on, role, privileges) in wanted.drain(..) {
-        if let Some(known) = merged.iter_mut().find(|(known, ..)| *known == path) {
-            for privilege in privileges {
-                if !known.3.contains(&privilege) {
-                    known.3.push(privilege);
-                }
-            }
-            if known.2 != role {
-                known.2 = "K3simageStorage";
-            }
-        } else {
-            merged.push((path, grant_on, role, privileges));
-        }
-    }
-    *wanted = merged;
+/// Privileges each of which makes PVE list a storage, bridge or pool.
+///
+/// # Source
+/// `permissions` of `GET /nodes/{node}/storage`, `/nodes/{node}/network` and `/pools` in the API schema.
+const SHOW: [&str; 5] = [
+    "Datastore.Audit",
+    "Datastore.AllocateSpace",
+    "SDN.Audit",
+    "SDN.Use",
+    "Pool.Audit",
+];
+
+/// Nothing is held anywhere: whether the login is a token that was never given anything.
+pub(super) fn no_privilege(report: &mut PlanReport, identity: &str) {
+    let fix = match identity.split_once('!') {
+        Some((user, token)) => format!(
+            "an API token made with privilege separation holds no rights of its own: run \
+             `pveum acl modify / --tokens '{identity}' --roles ROLE`, or make it anew with \
+             `pveum user token add {user} {token} --privsep 0`"
+        ),
+        None => format!("give it a role: `pveum acl modify / --users {identity} --roles ROLE`"),
+    };
+    report.error("privileges", format!("`{identity}` has no privilege at all"), fix);
 }
 
-/// Storages that disks are made on, each once.
-fn disk_storages(spec: &ImageSpec) -> Vec<String> {
-    let mut storages: Vec<String> = spec.disks.iter().map(|disk| disk.storage.to_string()).collect();
-    storages.extend(spec.hardware.efi_storage.iter().map(ToString::to_string));
-    storages.extend(spec.cloud_init.iter().map(ToString::to_string));
-    storages.sort();
-    storages.dedup();
-    storages
-}
-
-pub(super) fn storages(report: &mut PlanReport, spec: &ImageSpec, storages: &[StorageStatus]) {
+pub(super) fn storages(
+    report: &mut PlanReport,
+    spec: &ImageSpec,
+    storages: &[StorageStatus],
+    hidden: &BTreeSet<String>,
+) {
     let before = report.findings.len();
-    let mut wanted: Vec<(String, Content, &str, u64)> = disk_storages(spec)
+    let mut wanted: Vec<(String, Content, &str, u64)> = spec
+        .disk_storages()
         .into_iter()
         .map(|name| {
             let gib: u64 = spec
@@ -245,6 +164,7 @@ pub(super) fn storages(report: &mut PlanReport, spec: &ImageSpec, storages: &[St
     }
     wanted.extend(volid_storage.map(|name| (name, Content::Iso, "alma_iso_url", 0)));
     wanted.dedup_by(|a, b| a.0 == b.0 && a.1 == b.1);
+    wanted.retain(|(name, ..)| !hidden.contains(name));
     let names: Vec<&str> = storages.iter().filter_map(name_of).collect();
     for (name, content, variable, gib) in &wanted {
         storage(
@@ -351,13 +271,18 @@ fn storage(
     }
 }
 
-pub(super) fn bridges(report: &mut PlanReport, spec: &ImageSpec, networks: &[NetworkInterface]) {
+pub(super) fn bridges(
+    report: &mut PlanReport,
+    spec: &ImageSpec,
+    networks: &[NetworkInterface],
+    hidden: &BTreeSet<String>,
+) {
     let names: Vec<&str> = networks
         .iter()
         .filter(|n| n.is_bridge())
         .map(|n| n.iface.as_str())
         .collect();
-    for nic in &spec.nics {
+    for nic in spec.nics.iter().filter(|nic| !hidden.contains(&nic.bridge)) {
         match networks.iter().find(|n| n.iface == nic.bridge) {
             Some(network) if network.is_bridge() && !network.active => report.warning(
                 "bridge",

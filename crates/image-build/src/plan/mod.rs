@@ -6,6 +6,7 @@ mod privileges;
 mod report;
 mod survey;
 
+pub use privileges::Grant;
 pub use report::{Finding, Level, PlanReport};
 pub(crate) use survey::{GUESTS, InstallerIso, Resolved, survey};
 
@@ -13,6 +14,21 @@ use proxmox_client::Client;
 
 use crate::Error;
 use crate::spec::ImageSpec;
+
+/// The privileges that a build of `spec` needs on Proxmox VE `pve_major` (8 or 9), path by path, and no other.
+///
+/// They are right for networks that are bridges of the node; a virtual network of an SDN zone has a path of its own.
+///
+/// ```
+/// let spec = image_build::ImageSpec::builder().k3s_version("v1.31.3+k3s1".parse()?).node("pve").build()?;
+/// let grants = image_build::plan::grants(&spec, 9);
+/// assert_eq!(grants[0].path, "/vms");
+/// assert!(grants[0].privileges.contains(&"VM.Allocate"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn grants(spec: &ImageSpec, pve_major: u32) -> Vec<Grant> {
+    privileges::grants_with(spec, pve_major, "/vms", &[])
+}
 
 /// Looks at the cluster for whatever would stop a build of `spec`. Changes nothing.
 ///

@@ -1,6 +1,12 @@
 //! Which privileges a build needs, on which paths, and the `pveum` lines that grant what is missing.
 
-use proxmox_client::Permissions;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxmox_client::{Client, Permissions};
+use serde::Serialize;
+
+use crate::communicator::goes_by_agent;
+use crate::spec::{Delivery, ImageSpec, IsoSource};
 
 /// What the plan needs to know to ask for no privilege too many.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +27,28 @@ pub(crate) struct Needs {
     pub(crate) uploads: bool,
     /// A file is removed from an ISO storage.
     pub(crate) deletes_iso: bool,
+}
+
+impl Needs {
+    /// What a build of this spec does that needs a privilege.
+    pub(crate) fn of(spec: &ImageSpec, pve_major: u32) -> Self {
+        let by_agent = goes_by_agent(spec);
+        let oemdrv = spec.installer.delivery == Delivery::Oemdrv;
+        Self {
+            pve_major,
+            types_keys: spec
+                .installer
+                .boot_command
+                .as_ref()
+                .is_none_or(|command| !command.is_empty()),
+            asks_agent: by_agent || spec.communicator.ssh.host.is_none(),
+            agent_exec: by_agent,
+            cloud_init: spec.cloud_init.is_some(),
+            downloads: matches!(spec.installer.iso, IsoSource::Url { .. }),
+            uploads: oemdrv || matches!(spec.installer.iso, IsoSource::File { .. }),
+            deletes_iso: oemdrv,
+        }
+    }
 }
 
 /// Privileges on the VM.
@@ -75,6 +103,15 @@ pub(crate) fn on_iso_storage(needs: Needs) -> Vec<&'static str> {
 /// Privileges on a storage that holds disks.
 pub(crate) const ON_DISK_STORAGE: [&str; 1] = ["Datastore.AllocateSpace"];
 
+/// Privileges on a storage that only holds the installer.
+pub(crate) const ON_INSTALLER_STORAGE: [&str; 1] = ["Datastore.Audit"];
+
+/// Privileges on the pool that the VM joins, besides those on the VM: to see that the pool exists.
+///
+/// # Source
+/// `permissions` of `GET /pools` in the API schema; joining at creation needs no more than `VM.Allocate` there.
+pub(crate) const ON_POOL: [&str; 1] = ["Pool.Audit"];
+
 /// Privileges on the bridge's path `/sdn/zones/localnetwork/BRIDGE`.
 pub(crate) const ON_BRIDGE: [&str; 1] = ["SDN.Use"];
 
@@ -90,35 +127,203 @@ fn also_enough(wanted: &str) -> &'static [&'static str] {
     }
 }
 
-/// Privileges of `wanted` that are not in effect on `path`.
-pub(crate) fn missing<'a>(permissions: &Permissions, path: &str, wanted: &[&'a str]) -> Vec<&'a str> {
-    let has = |privilege: &str| permissions.allows(path, privilege);
-    wanted
-        .iter()
-        .copied()
-        .filter(|w| !has(w) && !also_enough(w).iter().any(|other| has(other)))
-        .collect()
+/// What the login holds on the paths that were asked about, one question a path.
+///
+/// The answer without a path leaves out where nothing is held, and so makes a path that `NoAccess` closes look inherited.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held(BTreeMap<String, Permissions>);
+
+impl Held {
+    /// Asks for each path by itself.
+    ///
+    /// # Errors
+    /// Whatever the cluster answers to the first question that fails.
+    pub(crate) async fn ask(client: &Client, paths: BTreeSet<String>) -> Result<Self, proxmox_client::Error> {
+        let mut held = BTreeMap::new();
+        for path in paths {
+            let permissions = client.permissions(Some(&path)).await?;
+            held.insert(path, permissions);
+        }
+        Ok(Self(held))
+    }
+
+    /// One answer for all of `paths`.
+    #[cfg(test)]
+    pub(crate) fn of(paths: BTreeSet<String>, permissions: &Permissions) -> Self {
+        Self(paths.into_iter().map(|path| (path, permissions.clone())).collect())
+    }
+
+    pub(crate) fn has(&self, path: &str, privilege: &str) -> bool {
+        self.0
+            .get(path)
+            .is_some_and(|permissions| permissions.allows(path, privilege))
+    }
 }
 
-/// The `pveum` lines that give a user or API token all of `wanted` on `path`.
+/// Privileges that a build needs on one path, and the role that is to give them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Grant {
+    /// The path that the role is given on: `/vms`, `/pool/POOL`, `/storage/STORAGE`, `/sdn/zones/localnetwork/BRIDGE`.
+    pub path: String,
+    /// Name of the role.
+    pub role: String,
+    /// The privileges, each once.
+    pub privileges: Vec<&'static str>,
+    /// Paths below which they may be held instead, the VM's own for instance.
+    #[serde(skip)]
+    pub(crate) also_on: Vec<String>,
+}
+
+impl Grant {
+    pub(crate) fn new(path: String, role: &str, privileges: Vec<&'static str>) -> Self {
+        Self {
+            path,
+            role: role.to_owned(),
+            privileges,
+            also_on: Vec::new(),
+        }
+    }
+
+    /// The paths that [`missing`](Self::missing) looks at.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.path).chain(&self.also_on)
+    }
+
+    /// Privileges that are not in effect.
+    pub(crate) fn missing(&self, held: &Held) -> Vec<&'static str> {
+        // Where a more exact path is known, it decides: entries below replace those on the path of the grant.
+        let exact = |privilege: &str| match self.also_on.as_slice() {
+            [] => held.has(&self.path, privilege),
+            more => more.iter().any(|path| held.has(path, privilege)),
+        };
+        let has = |privilege: &str| {
+            exact(privilege)
+                // download-url takes this one, or two others on `/` (`permissions` of that call in the API schema).
+                || privilege == "Sys.AccessNetwork" && held.has("/", "Sys.Audit") && held.has("/", "Sys.Modify")
+        };
+        self.privileges
+            .iter()
+            .copied()
+            .filter(|w| !has(w) && !also_enough(w).iter().any(|other| has(other)))
+            .collect()
+    }
+
+    /// The `pveum` commands that give it to a user or API token, safe to run twice.
+    ///
+    /// A role on a deeper path replaces what is inherited there, so it names everything that is needed on that path and not
+    /// only what is missing. A role that an earlier run made gets the new privileges added. A token with privilege
+    /// separation has at most the rights of its user, so both get the role.
+    pub fn pveum(&self, authid: &str) -> String {
+        // `!` starts a history expansion in an interactive bash, where these lines are pasted.
+        let quoted = |text: &str| match text {
+            text if text.contains('!') && !text.contains('\'') => format!("'{text}'"),
+            text => shell_words::quote(text).into_owned(),
+        };
+        let whom = match authid.split_once('!') {
+            Some((user, _)) => format!("--users {} --tokens {}", quoted(user), quoted(authid)),
+            None => format!("--users {}", quoted(authid)),
+        };
+        let (role, privileges) = (&self.role, quoted(&self.privileges.join(",")));
+        format!(
+            "pveum role add {role} --privs {privileges} || pveum role modify {role} --append 1 --privs {privileges}; \
+             pveum acl modify {} {whom} --roles {role}",
+            quoted(&self.path)
+        )
+    }
+}
+
+/// What a build of `spec` needs on a cluster of this major version, path by path.
 ///
-/// A role on a deeper path replaces what is inherited there, so the line names everything that is needed on that path and
-/// not only what is missing. A token with privilege separation has at most the rights of its user, so both get the role.
-pub(crate) fn pveum(authid: &str, path: &str, role: &str, wanted: &[&str]) -> String {
-    // `!` starts a history expansion in an interactive bash, where these lines are pasted.
-    let quoted = |text: &str| match text {
-        text if text.contains('!') && !text.contains('\'') => format!("'{text}'"),
-        text => shell_words::quote(text).into_owned(),
+/// `virtual_networks` are those of the spec's networks that are no bridges of the node: their path goes over a zone that the
+/// list of networks does not tell, and PVE's own refusal names it then.
+pub(crate) fn grants_with(spec: &ImageSpec, pve_major: u32, vm_path: &str, virtual_networks: &[&str]) -> Vec<Grant> {
+    let needs = Needs::of(spec, pve_major);
+    let mut grants = Vec::new();
+    match &spec.pool {
+        None => {
+            let mut on_vm = Grant::new("/vms".to_owned(), "K3simageVM", on_vm(needs));
+            on_vm.also_on = vec![vm_path.to_owned()];
+            grants.push(on_vm);
+        }
+        // A new VM's rights may come from the pool that it joins, while it is made and afterwards.
+        Some(pool) => {
+            let path = format!("/pool/{pool}");
+            let mut on_vm = Grant::new(path.clone(), "K3simageVM", on_vm(needs));
+            on_vm.also_on = vec![path.clone(), vm_path.to_owned()];
+            grants.push(on_vm);
+            grants.push(Grant::new(path, "K3simagePool", ON_POOL.to_vec()));
+        }
+    }
+    let iso_storage = match &spec.installer.iso {
+        IsoSource::Volid(volid) if !needs.uploads => volid.storage(),
+        _ => spec.installer.iso_storage.clone(),
     };
-    let whom = match authid.split_once('!') {
-        Some((user, _)) => format!("--users {} --tokens {}", quoted(user), quoted(authid)),
-        None => format!("--users {}", quoted(authid)),
-    };
-    format!(
-        "pveum role add {role} --privs {} && pveum acl modify {} {whom} --roles {role}",
-        quoted(&wanted.join(",")),
-        quoted(path)
-    )
+    grants.push(Grant::new(
+        format!("/storage/{iso_storage}"),
+        "K3simageISO",
+        on_iso_storage(needs),
+    ));
+    if let IsoSource::Volid(volid) = &spec.installer.iso
+        && volid.storage() != iso_storage
+    {
+        // The installer lies elsewhere: it is looked for there, and put into the VM's drive.
+        grants.push(Grant::new(
+            format!("/storage/{}", volid.storage()),
+            "K3simageInstaller",
+            ON_INSTALLER_STORAGE.to_vec(),
+        ));
+    }
+    for storage in spec.disk_storages() {
+        grants.push(Grant::new(
+            format!("/storage/{storage}"),
+            "K3simageDisk",
+            ON_DISK_STORAGE.to_vec(),
+        ));
+    }
+    for nic in &spec.nics {
+        if virtual_networks.contains(&nic.bridge.as_str()) {
+            continue;
+        }
+        let path = match nic.vlan {
+            None => format!("/sdn/zones/localnetwork/{}", nic.bridge),
+            Some(tag) => format!("/sdn/zones/localnetwork/{}/{tag}", nic.bridge),
+        };
+        grants.push(Grant::new(path, "K3simageNetwork", ON_BRIDGE.to_vec()));
+    }
+    if needs.downloads {
+        grants.push(Grant::new(
+            format!("/nodes/{}", spec.node),
+            "K3simageDownload",
+            vec!["Sys.AccessNetwork"],
+        ));
+    }
+    merged(grants)
+}
+
+/// One grant a path and role: what stands on the same storage or bridge twice is asked for once.
+fn merged(grants: Vec<Grant>) -> Vec<Grant> {
+    let mut merged: Vec<Grant> = Vec::new();
+    for grant in grants {
+        let storage = grant.path.starts_with("/storage/") || grant.path.starts_with("/sdn/");
+        match merged.iter_mut().find(|known| known.path == grant.path && storage) {
+            Some(known) => {
+                for privilege in grant.privileges {
+                    if !known.privileges.contains(&privilege) {
+                        known.privileges.push(privilege);
+                    }
+                }
+                if known.role != grant.role {
+                    "K3simageStorage".clone_into(&mut known.role);
+                    // Space to allocate lets one list as well: to ask for both would be one too many.
+                    let space = known.privileges.contains(&"Datastore.AllocateSpace");
+                    known.privileges.retain(|p| !(space && *p == "Datastore.Audit"));
+                }
+            }
+            None => merged.push(grant),
+        }
+    }
+    merged
 }
 
 #[cfg(test)]
@@ -136,10 +341,12 @@ mod tests {
         deletes_iso: true,
     };
 
-    fn permissions(path: &str, privileges: &[&str]) -> Permissions {
+    fn lacks(path: &str, privileges: &[&str], wanted: Vec<&'static str>) -> Vec<&'static str> {
         let held: serde_json::Map<String, serde_json::Value> =
             privileges.iter().map(|p| ((*p).to_owned(), 1.into())).collect();
-        serde_json::from_value(serde_json::json!({ path: held })).unwrap()
+        let permissions: Permissions = serde_json::from_value(serde_json::json!({ path: held })).unwrap();
+        let grant = Grant::new("/vms/9000".to_owned(), "X", wanted);
+        grant.missing(&Held::of(grant.paths().cloned().collect(), &permissions))
     }
 
     #[test]
@@ -151,11 +358,7 @@ mod tests {
             });
             for removed in &wanted {
                 let rest: Vec<&str> = wanted.iter().filter(|w| *w != removed).copied().collect();
-                assert_eq!(
-                    missing(&permissions("/vms", &rest), "/vms/9000", &wanted),
-                    [*removed],
-                    "PVE {major}"
-                );
+                assert_eq!(lacks("/vms", &rest, wanted.clone()), [*removed], "PVE {major}");
             }
         }
     }
@@ -179,24 +382,63 @@ mod tests {
         assert_eq!(agent(9, true, false), ["VM.GuestAgent.Audit"]);
         assert_eq!(agent(9, true, true), ["VM.GuestAgent.Unrestricted"]);
         assert!(agent(9, false, false).is_empty());
-        let unrestricted = permissions("/", &["VM.GuestAgent.Unrestricted"]);
-        assert!(missing(&unrestricted, "/vms/1", &["VM.GuestAgent.Audit"]).is_empty());
+        assert!(lacks("/", &["VM.GuestAgent.Unrestricted"], vec!["VM.GuestAgent.Audit"]).is_empty());
     }
 
     #[test]
     fn pveum_lines_quote_what_a_shell_would_change() {
+        let grant = |path: &str, privileges| Grant::new(path.to_owned(), "K3simageISO", privileges);
         assert_eq!(
-            pveum(
-                "packer@pve!build",
-                "/storage/local",
-                "K3simageStorage",
-                &["Datastore.Audit", "Datastore.Allocate"]
-            ),
-            "pveum role add K3simageStorage --privs Datastore.Audit,Datastore.Allocate && \
-             pveum acl modify /storage/local --users packer@pve --tokens 'packer@pve!build' --roles K3simageStorage"
+            grant("/storage/local", vec!["Datastore.Audit", "Datastore.Allocate"]).pveum("packer@pve!build"),
+            "pveum role add K3simageISO --privs Datastore.Audit,Datastore.Allocate || \
+             pveum role modify K3simageISO --append 1 --privs Datastore.Audit,Datastore.Allocate; \
+             pveum acl modify /storage/local --users packer@pve --tokens 'packer@pve!build' --roles K3simageISO"
         );
         assert!(
-            pveum("root@pam", "/vms", "X", &["VM.Audit"]).ends_with("pveum acl modify /vms --users root@pam --roles X")
+            grant("/vms", vec!["VM.Audit"])
+                .pveum("root@pam")
+                .ends_with("pveum acl modify /vms --users root@pam --roles K3simageISO")
+        );
+    }
+
+    #[test]
+    fn a_pool_may_lend_the_rights_on_its_new_vm() {
+        let mut spec = crate::preset::spec();
+        spec.pool = Some("images".parse().unwrap());
+        let grants = grants_with(&spec, 9, "/vms/100", &[]);
+        assert_eq!(
+            (grants[0].path.as_str(), grants[1].path.as_str()),
+            ("/pool/images", "/pool/images")
+        );
+        assert_eq!(grants[1].privileges, ["Pool.Audit"]);
+        for path in ["/pool/images", "/vms"] {
+            let privileges: serde_json::Map<String, serde_json::Value> = grants[0]
+                .privileges
+                .iter()
+                .map(|p| ((*p).to_owned(), 1.into()))
+                .collect();
+            let permissions: Permissions = serde_json::from_value(serde_json::json!({ path: privileges })).unwrap();
+            let held = Held::of(grants[0].paths().cloned().collect(), &permissions);
+            assert!(grants[0].missing(&held).is_empty(), "{path}");
+            assert_eq!(grants[1].missing(&held), ["Pool.Audit"], "{path}");
+        }
+    }
+
+    #[test]
+    fn a_storage_for_both_is_asked_for_once_and_for_no_privilege_too_many() {
+        let mut spec = crate::preset::spec();
+        spec.installer.iso_storage = "local-lvm".parse().unwrap();
+        let grants = grants_with(&spec, 9, "/vms/100", &[]);
+        let on: Vec<&Grant> = grants.iter().filter(|g| g.path == "/storage/local-lvm").collect();
+        assert_eq!(on.len(), 1, "{grants:?}");
+        assert_eq!(on[0].role, "K3simageStorage");
+        assert_eq!(
+            on[0].privileges,
+            [
+                "Datastore.AllocateTemplate",
+                "Datastore.Allocate",
+                "Datastore.AllocateSpace"
+            ]
         );
     }
 }

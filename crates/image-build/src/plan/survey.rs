@@ -7,6 +7,7 @@ use proxmox_client::{
     Client, DownloadUrl, ErrorKind, Method, NetworkInterface, PoolId, Resource, ResourceKind, Upload, Vmid, VolId,
 };
 
+use super::privileges::{Held, grants_with};
 use super::report::PlanReport;
 use super::{checks, media};
 use crate::Error;
@@ -64,28 +65,18 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
         // Every further question goes to that node; the answers would only repeat that it is not there.
         return Ok((report, None));
     }
-    let permissions = client
-        .permissions(None)
-        .await
-        .map_err(Error::api("reading the login's own privileges"))?;
     let networks = networks(client, spec).await?;
-    checks::privileges(
-        &mut report,
-        spec,
-        &permissions,
-        &networks,
-        client.identity(),
-        version.number().major,
-    );
+    let next_id = client.next_id(spec.vmid).await;
+    let hidden = privileges(&mut report, client, spec, &networks, &next_id, version.number().major).await?;
 
     let node = client.node(&spec.node);
     let storages = node
         .storages()
         .await
         .map_err(Error::api(format!("listing the storages of node {}", spec.node)))?;
-    checks::storages(&mut report, spec, &storages);
-    checks::bridges(&mut report, spec, &networks);
-    pool(&mut report, client, spec).await?;
+    checks::storages(&mut report, spec, &storages, &hidden);
+    checks::bridges(&mut report, spec, &networks, &hidden);
+    pool(&mut report, client, spec, &hidden).await?;
     let iso = media::installer(&mut report, client, spec, &storages).await?;
     let http_address = media::http(&mut report, client, spec, &networks).await;
     cpu_type(&mut report, client, spec).await?;
@@ -93,7 +84,7 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
     let guests: Vec<&Resource> = resources.iter().filter(|r| r.vmid.is_some()).collect();
     let name = checks::name(&mut report, spec, &guests);
     report.image.clone_from(&name);
-    let next_vmid = vmid(&mut report, client, spec, &guests).await?;
+    let next_vmid = vmid(&mut report, next_id, spec, &guests)?;
     report.vmid = next_vmid.map(Vmid::get);
 
     let resolved = match (report.is_ok(), next_vmid, iso) {
@@ -108,6 +99,43 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
         _ => None,
     };
     Ok((report, resolved))
+}
+
+/// Which privileges are missing; the names of what the login may not see because of that.
+async fn privileges(
+    report: &mut PlanReport,
+    client: &Client,
+    spec: &ImageSpec,
+    networks: &[NetworkInterface],
+    next_id: &Result<Vmid, proxmox_client::Error>,
+    pve_major: u32,
+) -> Result<BTreeSet<String>, Error> {
+    let attempt = || Error::api("reading the login's own privileges");
+    let all = client.permissions(None).await.map_err(attempt())?;
+    if all.is_empty() {
+        checks::no_privilege(report, client.identity());
+        // Nothing is listed for this login: that no storage and no bridge is there would only say so again.
+        let mut hidden: BTreeSet<String> = spec.disk_storages().into_iter().collect();
+        hidden.insert(spec.installer.iso_storage.to_string());
+        hidden.extend(spec.nics.iter().map(|nic| nic.bridge.clone()));
+        hidden.extend(spec.pool.iter().map(ToString::to_string));
+        return Ok(hidden);
+    }
+    // Any number will do where none is wanted: all that do not exist have the same rights.
+    let vmid = spec
+        .vmid
+        .or_else(|| next_id.as_ref().ok().copied())
+        .unwrap_or(Vmid::MIN);
+    let virtual_networks: Vec<&str> = networks
+        .iter()
+        .filter(|network| network.kind == "vnet")
+        .map(|network| network.iface.as_str())
+        .collect();
+    let grants = grants_with(spec, pve_major, &format!("/vms/{vmid}"), &virtual_networks);
+    let mut paths: BTreeSet<String> = grants.iter().flat_map(|grant| grant.paths().cloned()).collect();
+    paths.insert("/".to_owned());
+    let held = Held::ask(client, paths).await.map_err(attempt())?;
+    Ok(checks::privileges(report, &grants, &held, client.identity()))
 }
 
 /// The node's bridges, and the cluster's virtual networks when a device is to be plugged into something else: they are
@@ -134,8 +162,15 @@ async fn networks(client: &Client, spec: &ImageSpec) -> Result<Vec<NetworkInterf
 }
 
 /// Whether the pool exists, when the VM is to join one.
-async fn pool(report: &mut PlanReport, client: &Client, spec: &ImageSpec) -> Result<(), Error> {
-    let Some(wanted) = &spec.pool else { return Ok(()) };
+async fn pool(
+    report: &mut PlanReport,
+    client: &Client,
+    spec: &ImageSpec,
+    hidden: &BTreeSet<String>,
+) -> Result<(), Error> {
+    let Some(wanted) = spec.pool.as_ref().filter(|pool| !hidden.contains(pool.as_str())) else {
+        return Ok(());
+    };
     let pools = client.pools().await.map_err(Error::api("listing the pools"))?;
     let names: Vec<&str> = pools
         .iter()
@@ -147,13 +182,13 @@ async fn pool(report: &mut PlanReport, client: &Client, spec: &ImageSpec) -> Res
 }
 
 /// The vmid that would be used, if one is free.
-async fn vmid(
+fn vmid(
     report: &mut PlanReport,
-    client: &Client,
+    next_id: Result<Vmid, proxmox_client::Error>,
     spec: &ImageSpec,
     guests: &[&Resource],
 ) -> Result<Option<Vmid>, Error> {
-    match client.next_id(spec.vmid).await {
+    match next_id {
         Ok(vmid) => {
             report.ok("vmid", format!("vmid {vmid} free"));
             Ok(Some(vmid))

@@ -1,10 +1,11 @@
 //! The checks against lists in the form that PVE sends them.
 
-use proxmox_client::{Release, Vmid};
+use proxmox_client::{Permissions, Release, Vmid};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::plan::Level;
+use crate::plan::privileges::grants_with;
 use crate::preset;
 
 fn list<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -72,7 +73,7 @@ fn storages_must_exist_be_active_and_hold_the_content() {
         spec.cloud_init = None;
         spec.installer.iso_storage = iso.parse().unwrap();
         let mut report = PlanReport::default();
-        storages(&mut report, &spec, &storage_list());
+        storages(&mut report, &spec, &storage_list(), &BTreeSet::new());
         report
     };
     let report = check("local-lvm", "local");
@@ -113,7 +114,7 @@ fn the_bridge_must_be_one() {
         let mut spec = preset::spec();
         spec.nics[0].bridge = bridge.to_owned();
         let mut report = PlanReport::default();
-        bridges(&mut report, &spec, &networks);
+        bridges(&mut report, &spec, &networks, &BTreeSet::new());
         report
     };
     assert_eq!(check("vmbr0").summary(), "bridge vmbr0");
@@ -185,26 +186,13 @@ fn old_releases_are_refused() {
     }
 }
 
-/// All that a build of the preset needs, by path.
-fn all(pve_major: u32) -> Vec<(String, Vec<&'static str>)> {
-    let needs = needs(&preset::spec(), pve_major);
-    vec![
-        ("/vms".to_owned(), privileges::on_vm(needs)),
-        ("/storage/local".to_owned(), privileges::on_iso_storage(needs)),
-        ("/storage/local-lvm".to_owned(), privileges::ON_DISK_STORAGE.to_vec()),
-        (
-            "/sdn/zones/localnetwork/vmbr0".to_owned(),
-            privileges::ON_BRIDGE.to_vec(),
-        ),
-    ]
-}
-
-fn permissions(entries: &[(String, Vec<&'static str>)]) -> Permissions {
-    let entries: serde_json::Map<String, Value> = entries
+fn permissions(grants: &[Grant]) -> Permissions {
+    let entries: serde_json::Map<String, Value> = grants
         .iter()
-        .map(|(path, held)| {
-            let held: serde_json::Map<String, Value> = held.iter().map(|p| ((*p).to_owned(), 1.into())).collect();
-            (path.clone(), held.into())
+        .map(|grant| {
+            let held: serde_json::Map<String, Value> =
+                grant.privileges.iter().map(|p| ((*p).to_owned(), 1.into())).collect();
+            (grant.path.clone(), held.into())
         })
         .collect();
     list(entries.into())
@@ -213,50 +201,50 @@ fn permissions(entries: &[(String, Vec<&'static str>)]) -> Permissions {
 #[test]
 fn each_privilege_taken_away_is_named_with_its_path_and_the_line_that_grants_it() {
     for major in [8, 9] {
-        let all = all(major);
-        let mut report = PlanReport::default();
-        privileges(
-            &mut report,
-            &preset::spec(),
-            &permissions(&all),
-            &[],
-            "packer@pve!build",
-            major,
-        );
-        assert!(report.is_ok(), "{:?}", bad(&report));
-        for (index, (path, held)) in all.iter().enumerate() {
-            for removed in held {
+        let all = grants_with(&preset::spec(), major, "/vms/100", &[]);
+        let check = |held: &[Grant]| {
+            let paths: BTreeSet<String> = all.iter().flat_map(|grant| grant.paths().cloned()).collect();
+            let mut report = PlanReport::default();
+            privileges(
+                &mut report,
+                &all,
+                &Held::of(paths, &permissions(held)),
+                "packer@pve!build",
+            );
+            report
+        };
+        assert!(check(&all).is_ok(), "{:?}", bad(&check(&all)));
+        for (index, Grant { path, privileges, .. }) in all.iter().enumerate() {
+            for removed in privileges {
                 let mut less = all.clone();
-                less[index].1.retain(|privilege| privilege != removed);
+                less[index].privileges.retain(|privilege| privilege != removed);
                 // A path without any privilege is not listed at all; something else stays on it.
-                less[index].1.push("Sys.Syslog");
-                let mut report = PlanReport::default();
-                privileges(
-                    &mut report,
-                    &preset::spec(),
-                    &permissions(&less),
-                    &[],
-                    "packer@pve!build",
-                    major,
-                );
+                less[index].privileges.push("Sys.Syslog");
                 let acl = format!("pveum acl modify {path} --users packer@pve --tokens 'packer@pve!build'");
-                one(&report, &[&format!("lacks {removed} on {path}"), &acl, removed]);
+                one(&check(&less), &[&format!("lacks {removed} on {path}"), &acl, removed]);
             }
         }
     }
 }
 
 #[test]
+fn what_the_login_may_not_see_is_not_called_missing_as_well() {
+    let all = grants_with(&preset::spec(), 9, "/vms/100", &[]);
+    let paths: BTreeSet<String> = all.iter().flat_map(|grant| grant.paths().cloned()).collect();
+    let mut report = PlanReport::default();
+    let on_vms = Held::of(paths, &permissions(&all[..1]));
+    let hidden = privileges(&mut report, &all, &on_vms, "packer@pve!build");
+    assert_eq!(hidden, ["local", "local-lvm", "vmbr0"].map(str::to_owned).into());
+    assert_eq!(report.at(Level::Error).count(), 3);
+    storages(&mut report, &preset::spec(), &[], &hidden);
+    bridges(&mut report, &preset::spec(), &[], &hidden);
+    assert_eq!(report.at(Level::Error).count(), 3, "{:?}", bad(&report));
+}
+
+#[test]
 fn a_token_without_any_right_is_told_about_privilege_separation() {
     let mut report = PlanReport::default();
-    privileges(
-        &mut report,
-        &preset::spec(),
-        &permissions(&[]),
-        &[],
-        "packer@pve!build",
-        9,
-    );
+    no_privilege(&mut report, "packer@pve!build");
     one(
         &report,
         &[

@@ -1,0 +1,316 @@
+//! Rights on the emulator, as PVE 9.2 and as 8.4: the documented role is enough and has nothing too much, and the lines that
+//! a plan prints really grant what it misses.
+
+mod common;
+
+use common::{Lab, story};
+use image_build::plan::{Grant, Level};
+use image_build::spec::{CommunicatorKind, ImageSpecBuilder};
+use image_build::{ImageSpec, PlanReport};
+use proxmox_client::{Client, Method};
+use pve_emulator::Emulator;
+use pve_emulator::engine::simulated::SimulatedOptions;
+
+/// The user and token of the documentation.
+const TOKEN: &str = "packer@pve!build";
+const SECRET: &str = "11111111-2222-3333-4444-555555555555";
+
+/// The editions that the emulator plays, with their major version.
+const EDITIONS: [(&str, u32); 2] = [("8.4", 8), ("9.2", 9)];
+
+/// The page that tells people which rights to grant.
+const PAGE: &str = include_str!("../../../docs/reference/privileges.md");
+
+/// A cluster with a user and a token that hold nothing, a pool, and a client for each of root and the token.
+struct Rights {
+    lab: Lab,
+    root: Client,
+}
+
+impl Rights {
+    async fn new(version: &str) -> Self {
+        let builder = Emulator::builder()
+            .pve_version(version)
+            .user("packer@pve", "unused-password")
+            .token("packer@pve", "build", SECRET, true);
+        let mut lab = Lab::of(builder, SimulatedOptions::default()).await;
+        let token = common::client(&lab.pve, TOKEN, SECRET);
+        let root = std::mem::replace(&mut lab.client, token);
+        let rights = Self { lab, root };
+        rights.post("/pools", &[("poolid", "images")]).await;
+        rights
+    }
+
+    async fn call(&self, method: Method, path: &str, params: &[(&str, &str)]) -> Result<(), proxmox_client::Error> {
+        let params: Vec<(&str, String)> = params.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+        self.root.request(method, path, &params).await.map(drop)
+    }
+
+    async fn post(&self, path: &str, params: &[(&str, &str)]) {
+        self.call(Method::POST, path, params)
+            .await
+            .unwrap_or_else(|error| panic!("POST {path}: {error:?}"));
+    }
+
+    /// Runs `pveum` lines as a shell would: `;`, `&&` and `||` from left to right.
+    async fn shell(&self, line: &str) {
+        let mut ok = true;
+        let mut run_next = true;
+        let mut command: Vec<String> = Vec::new();
+        // shell-words knows quotes but no operators: those stand alone here, or at the end of a word.
+        let mut words: Vec<String> = Vec::new();
+        for word in shell_words::split(line).expect("a line that a shell can read") {
+            match word.strip_suffix(';') {
+                Some(word) => words.extend([word.to_owned(), ";".to_owned()]),
+                None => words.push(word),
+            }
+        }
+        words.push(";".to_owned());
+        for word in words {
+            if !["&&", "||", ";"].contains(&word.as_str()) {
+                command.push(word);
+                continue;
+            }
+            if run_next {
+                ok = self.pveum(&command).await;
+            }
+            run_next = match word.as_str() {
+                "&&" => ok,
+                "||" => !ok,
+                _ => true,
+            };
+            command.clear();
+        }
+        assert!(ok, "the last command failed: {line}");
+    }
+
+    /// One `pveum` command as the call of the API that it makes; whether it went well.
+    async fn pveum(&self, words: &[String]) -> bool {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let [program, object, verb, rest @ ..] = words.as_slice() else {
+            panic!("{words:?} is no pveum command");
+        };
+        assert_eq!(*program, "pveum", "{words:?}");
+        let taken = if (*object, *verb) == ("user", "token") { 3 } else { 1 };
+        let (arguments, options) = rest.split_at(taken);
+        assert!(options.len().is_multiple_of(2), "{words:?}");
+        let params: Vec<(&str, &str)> = options
+            .chunks(2)
+            .map(|pair| (pair[0].strip_prefix("--").expect("an option"), pair[1]))
+            .collect();
+        let with = |first: (&'static str, &str)| {
+            let mut all: Vec<(&str, String)> = vec![(first.0, first.1.to_owned())];
+            all.extend(params.iter().map(|(k, v)| (*k, (*v).to_owned())));
+            all
+        };
+        let (method, path, params) = match (*object, *verb, arguments) {
+            ("role", "add", [role]) => (Method::POST, "/access/roles".to_owned(), with(("roleid", role))),
+            ("role", "modify", [role]) => {
+                let mut params = with(("", ""));
+                params.remove(0);
+                (Method::PUT, format!("/access/roles/{role}"), params)
+            }
+            ("acl", "modify", [path]) => (Method::PUT, "/access/acl".to_owned(), with(("path", path))),
+            // They are there already, so that the secret is known.
+            ("user", "add", [user]) => {
+                assert_eq!(*user, "packer@pve");
+                return true;
+            }
+            ("user", "token", ["add", user, token]) => {
+                assert_eq!(format!("{user}!{token}"), TOKEN);
+                return true;
+            }
+            _ => panic!("{words:?} is not known here"),
+        };
+        match self.root.request(method, &path, &params).await {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(format!("{error:?}").contains("already exists"), "{words:?}: {error:?}");
+                false
+            }
+        }
+    }
+
+    /// Gives the token exactly these grants, each by its own role.
+    async fn give(&self, grants: &[Grant]) {
+        for (index, grant) in grants.iter().enumerate() {
+            let role = format!("Given{index}");
+            let privileges = grant.privileges.join(",");
+            self.post("/access/roles", &[("roleid", &role), ("privs", &privileges)])
+                .await;
+            let acl = [
+                ("path", grant.path.as_str()),
+                ("users", "packer@pve"),
+                ("tokens", TOKEN),
+                ("roles", &role),
+            ];
+            self.call(Method::PUT, "/access/acl", &acl).await.unwrap();
+        }
+    }
+
+    /// Sets what the role of a grant holds.
+    async fn hold(&self, index: usize, privileges: &[&str]) {
+        let path = format!("/access/roles/Given{index}");
+        let privileges = privileges.join(",");
+        self.call(Method::PUT, &path, &[("privs", &privileges)]).await.unwrap();
+    }
+
+    async fn plan(&self, spec: &ImageSpec) -> PlanReport {
+        image_build::plan(&self.lab.client, spec).await.unwrap()
+    }
+}
+
+fn errors(report: &PlanReport) -> Vec<String> {
+    report.at(Level::Error).map(ToString::to_string).collect()
+}
+
+/// Specs that differ in what they need, and so in their paths and privileges.
+fn kinds(lab: &Lab) -> Vec<(&'static str, ImageSpec)> {
+    let with = |change: &dyn Fn(ImageSpecBuilder) -> ImageSpecBuilder| change(lab.spec()).build().unwrap();
+    let mut vlan = with(&|s| s);
+    vlan.nics[0].vlan = Some(12);
+    let mut pooled = with(&|s| s);
+    pooled.pool = Some("images".parse().unwrap());
+    let mut download = with(&|s| s);
+    download.installer.iso = image_build::spec::IsoSource::Url {
+        url: "https://repo.almalinux.org/almalinux/9.3/isos/x86_64/x.iso"
+            .parse()
+            .unwrap(),
+        checksum: None,
+    };
+    vec![
+        ("ssh", with(&|s| s.communicator(CommunicatorKind::Ssh))),
+        ("agent", with(&|s| s.communicator(CommunicatorKind::Agent))),
+        ("vlan", vlan),
+        ("pool", pooled),
+        ("download", download),
+    ]
+}
+
+/// For each privilege on each path: without it the plan names just that one, and the line that it prints grants it.
+#[tokio::test]
+async fn each_missing_privilege_is_named_alone_and_its_line_grants_it() {
+    let mut looked_at = 0;
+    for (version, major) in EDITIONS {
+        let kinds = kinds(&Rights::new(version).await.lab);
+        for (kind, spec) in kinds {
+            let grants = image_build::plan::grants(&spec, major);
+            let rights = Rights::new(version).await;
+            rights.give(&grants).await;
+            let report = rights.plan(&spec).await;
+            assert!(report.is_ok(), "{version} {kind}: {:?}", errors(&report));
+            for (index, grant) in grants.iter().enumerate() {
+                for removed in &grant.privileges {
+                    let what = format!("{version} {kind}: without {removed} on {}", grant.path);
+                    let mut rest = grant.privileges.clone();
+                    rest.retain(|privilege| privilege != removed);
+                    // A role that holds nothing would let what is above through.
+                    if rest.is_empty() {
+                        rest.push("Sys.Syslog");
+                    }
+                    rights.hold(index, &rest).await;
+                    let report = rights.plan(&spec).await;
+                    let found = errors(&report);
+                    assert_eq!(found.len(), 1, "{what}: {found:?}");
+                    let start = format!("privileges: `{TOKEN}` lacks {removed} on {}", grant.path);
+                    assert!(found[0].starts_with(&start), "{what}: {found:?}");
+                    let finding = report.at(Level::Error).next().expect("one");
+                    let fix = finding.fix.as_deref().expect("a line to run");
+                    let line = fix.strip_prefix("run on a node: ").expect("a line to run");
+                    // Twice, as people do.
+                    rights.shell(line).await;
+                    rights.shell(line).await;
+                    let report = rights.plan(&spec).await;
+                    assert!(report.is_ok(), "{what}, after `{line}`: {:?}", errors(&report));
+                    rights.take_back(grant).await;
+                    rights.hold(index, &grant.privileges).await;
+                    looked_at += 1;
+                }
+            }
+        }
+    }
+    assert!(looked_at > 150, "{looked_at}");
+}
+
+impl Rights {
+    /// Undoes what a printed line gave.
+    async fn take_back(&self, grant: &Grant) {
+        let acl = [
+            ("path", grant.path.as_str()),
+            ("users", "packer@pve"),
+            ("tokens", TOKEN),
+            ("roles", &grant.role),
+            ("delete", "1"),
+        ];
+        self.call(Method::PUT, "/access/acl", &acl).await.unwrap();
+        self.call(Method::DELETE, &format!("/access/roles/{}", grant.role), &[])
+            .await
+            .unwrap();
+    }
+}
+
+/// The code block that follows a heading of the page.
+fn block(heading: &str) -> &'static str {
+    let after = PAGE
+        .split_once(&format!("## {heading}\n"))
+        .unwrap_or_else(|| panic!("the page has no heading `{heading}`"))
+        .1;
+    after
+        .split("```")
+        .nth(1)
+        .expect("a block")
+        .trim_start_matches("sh")
+        .trim()
+}
+
+/// What the block of the page must be, from the code's own list.
+fn lines(grants: &[Grant]) -> String {
+    let mut lines = vec![
+        "pveum user add packer@pve".to_owned(),
+        "pveum user token add packer@pve build --privsep 1".to_owned(),
+    ];
+    for Grant {
+        path, role, privileges, ..
+    } in grants
+    {
+        lines.push(format!("pveum role add {role} --privs {}", privileges.join(",")));
+        lines.push(format!(
+            "pveum acl modify {path} --users packer@pve --tokens 'packer@pve!build' --roles {role}"
+        ));
+    }
+    lines.join("\n")
+}
+
+const BLOCKS: [(&str, &str, u32, CommunicatorKind); 4] = [
+    ("Proxmox VE 9", "9.2", 9, CommunicatorKind::Ssh),
+    ("Proxmox VE 9, communicator agent", "9.2", 9, CommunicatorKind::Agent),
+    ("Proxmox VE 8", "8.4", 8, CommunicatorKind::Ssh),
+    ("Proxmox VE 8", "8.4", 8, CommunicatorKind::Agent),
+];
+
+#[tokio::test]
+async fn the_documented_role_is_the_code_s_own_and_builds_an_image() {
+    for (heading, version, major, communicator) in BLOCKS {
+        let rights = Rights::new(version).await;
+        let spec = rights.lab.spec().communicator(communicator).build().unwrap();
+        let wanted = lines(&image_build::plan::grants(&spec, major));
+        assert_eq!(block(heading), wanted, "{heading}, {communicator:?}:\n{wanted}\n");
+        for line in block(heading).lines() {
+            rights.shell(line).await;
+        }
+        let (ended, seen) = rights.lab.build(spec).await;
+        let artifact = ended.unwrap_or_else(|error| panic!("{heading}: {}\n{}", error.chain(), story(&seen)));
+        assert!(artifact.pve_version.starts_with(version), "{}", artifact.pve_version);
+        let config = rights.lab.pve.vm_config(9000).expect("the template");
+        assert_eq!(config["template"], "1");
+        let refused: Vec<String> = rights
+            .lab
+            .pve
+            .requests()
+            .iter()
+            .filter(|request| request.status == 403)
+            .map(|request| format!("{} {}", request.method, request.path))
+            .collect();
+        assert!(refused.is_empty(), "{heading}: {refused:?}");
+    }
+}
