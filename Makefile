@@ -141,6 +141,18 @@ conformance: ## Client and emulator against the recorded API of Proxmox VE
 	    grep -hoE '[0-9]+ of [0-9]+ exchanges agree$$' "target/conformance/$$side.log" | sed "s/^/$${side%-answers}: /"
 	done
 
+# Every target by default; `make fuzz FUZZ_SECONDS=60 FUZZ_TARGETS=iso` is a short look at one.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_JOBS ?= 2
+
+.PHONY: fuzz
+fuzz: ## Feeds the parsers hostile input, FUZZ_SECONDS=600 each (nightly compiler)
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { $(call lacks,fuzzing,a nightly compiler with cargo-fuzz,rustup toolchain install nightly; cargo install --locked cargo-fuzz); exit 0; }
+	$(CARGO) +nightly fuzz build --sanitizer none
+	printf '%s\n' $(FUZZ_TARGETS) | xargs --max-procs $(FUZZ_JOBS) --replace=TARGET nice -n 10 \
+	    $(CARGO) +nightly fuzz run --sanitizer none TARGET -- -max_total_time=$(FUZZ_SECONDS) -timeout=120 -rss_limit_mb=1024 -print_final_stats=1
+
 .PHONY: deny
 deny: ## Licences, sources and known faults of the dependencies
 	@command -v cargo-deny >/dev/null || { $(call lacks,check of the dependencies,cargo-deny,cargo install --locked cargo-deny); exit 0; }

@@ -40,6 +40,9 @@ mod diagnostic;
 mod duration;
 mod error;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod k3s_version;
 pub mod kickstart;
 pub mod media;

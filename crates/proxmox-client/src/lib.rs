@@ -49,6 +49,9 @@
 mod api;
 mod client;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod request;
 mod task;
 mod transport;

@@ -49,6 +49,9 @@ mod emulator;
 pub mod engine;
 mod error;
 mod faults;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod media;
 mod schema;
 mod server;

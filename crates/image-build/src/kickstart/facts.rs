@@ -173,7 +173,11 @@ pub fn facts(text: &str) -> Facts {
     facts
 }
 
-/// Splits a line like a shell does; `None` when quotes do not close.
+/// Splits a line into words; `None` when quotes do not close.
+///
+/// # Source
+/// pykickstart reads lines with Python's `shlex.split(line, comments=True)`: an unquoted `#` begins a comment even within
+/// a word, only blank, tab and line ends separate, and in double quotes `\` is special before `\` and `"` alone.
 fn words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -182,13 +186,21 @@ fn words(line: &str) -> Option<Vec<String>> {
     while let Some(c) = chars.next() {
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
-            (Some('"') | None, '\\') => word.get_or_insert_default().push(chars.next()?),
+            (Some('"'), '\\') => {
+                let escaped = chars.next()?;
+                let word = word.get_or_insert_default();
+                if !matches!(escaped, '\\' | '"') {
+                    word.push('\\');
+                }
+                word.push(escaped);
+            }
+            (None, '\\') => word.get_or_insert_default().push(chars.next()?),
             (None, '\'' | '"') => {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
-            (None, '#') if word.is_none() => break,
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, '#') => break,
+            (None, ' ' | '\t' | '\r' | '\n') => words.extend(word.take()),
             (_, c) => word.get_or_insert_default().push(c),
         }
     }

@@ -2,6 +2,8 @@
 
 mod evaluate;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hcl_file;
 mod inputs;
 mod json_file;

@@ -180,24 +180,65 @@ pub(super) fn parse(text: &str) -> Result<Kickstart, KickstartError> {
     Ok(kickstart)
 }
 
-/// Splits a line as a shell would; an unquoted `#` after a blank begins a comment.
+/// Splits a line as pykickstart does, by Python's `shlex.split(line, comments=True)`: not quite a shell's rules.
 fn words(line: &str) -> Result<Vec<String>, &'static str> {
-    let mut end = line.len();
-    let mut quote = None;
-    let mut before = ' ';
-    for (at, c) in line.char_indices() {
-        match quote {
-            Some(open) if c == open && before != '\\' => quote = None,
-            None if c == '\'' || c == '"' => quote = Some(c),
-            None if c == '#' && before.is_whitespace() => {
-                end = at;
-                break;
-            }
-            _ => {}
-        }
-        before = c;
+    /// What encloses the next character.
+    enum State {
+        Between,
+        Word,
+        Quoted(char),
     }
-    shell_words::split(&line[..end]).map_err(|_| "No closing quotation")
+    let mut state = State::Between;
+    let mut found = Vec::new();
+    let mut current = String::new();
+    let mut rest = line.chars();
+    while let Some(c) = rest.next() {
+        state = match state {
+            State::Quoted(quote) if c == quote => State::Word,
+            State::Quoted('"') if c == '\\' => {
+                let next = rest.next().ok_or("No escaped character")?;
+                // Elsewhere than before itself and the quote, the backslash stays.
+                if next != '"' && next != '\\' {
+                    current.push(c);
+                }
+                current.push(next);
+                State::Quoted('"')
+            }
+            State::Quoted(quote) => {
+                current.push(c);
+                State::Quoted(quote)
+            }
+            // A comment begins within a word, too.
+            State::Between | State::Word if c == '#' => {
+                if matches!(state, State::Word) {
+                    found.push(current);
+                }
+                return Ok(found);
+            }
+            State::Between | State::Word if c == '"' || c == '\'' => State::Quoted(c),
+            State::Between | State::Word if c == '\\' => {
+                current.push(rest.next().ok_or("No escaped character")?);
+                State::Word
+            }
+            State::Between if " \t\r\n".contains(c) => State::Between,
+            State::Word if " \t\r\n".contains(c) => {
+                found.push(std::mem::take(&mut current));
+                State::Between
+            }
+            State::Between | State::Word => {
+                current.push(c);
+                State::Word
+            }
+        };
+    }
+    match state {
+        State::Between => Ok(found),
+        State::Word => {
+            found.push(current);
+            Ok(found)
+        }
+        State::Quoted(_) => Err("No closing quotation"),
+    }
 }
 
 impl Kickstart {
@@ -371,6 +412,25 @@ echo "%end is not here"
         let post = &kickstart.scripts[0];
         assert!(post.has("--erroronfail"));
         assert_eq!(post.body, "echo \"%end is not here\"\n  %end");
+    }
+
+    #[test]
+    fn words_are_those_of_shlex() {
+        // Each as Python's shlex.split(line, comments=True) gives it.
+        for (line, want) in [
+            ("a#b c", &["a"][..]),
+            (r#"a "x#y" z"#, &["a", "x#y", "z"]),
+            (r"rootpw x\#y b", &["rootpw", "x#y", "b"]),
+            ("a\u{a0}b c", &["a\u{a0}b", "c"]),
+            (r#""a\b" "c\"d" "e\\f" "\$g""#, &[r"a\b", "c\"d", r"e\f", r"\$g"]),
+            (r"'a\b' ''#", &[r"a\b", ""]),
+            ("a\rb", &["a", "b"]),
+        ] {
+            assert_eq!(words(line).unwrap(), want, "{line}");
+        }
+        for (line, error) in [("a 'b", "No closing quotation"), ("a\\", "No escaped character")] {
+            assert_eq!(words(line), Err(error), "{line}");
+        }
     }
 
     #[test]

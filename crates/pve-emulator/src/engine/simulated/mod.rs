@@ -20,6 +20,8 @@ mod console;
 mod engine;
 mod files;
 mod firmware;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guest;
 mod host;
 mod http;

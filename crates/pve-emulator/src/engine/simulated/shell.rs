@@ -18,11 +18,16 @@ mod arithmetic;
 mod commands;
 mod exec;
 mod expand;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzzing;
 pub(super) mod io;
 mod parse;
 mod script;
 mod sed;
 mod syntax;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub use fuzzing::fuzz;
 
 /// Commands that one run may execute before it is stopped: a loop in a kickstart must end some day.
 const MAX_STEPS: u32 = 200_000;
