@@ -128,6 +128,16 @@ impl Emulator {
         self.server.records()
     }
 
+    /// How many handlers panicked. Each such call was answered with 500 and logged; more than 0 is a fault of this emulator.
+    pub fn panics(&self) -> u64 {
+        self.server.panics()
+    }
+
+    /// The calls that are served, as the schema names them: `POST /nodes/{node}/qemu`. All others are refused with 501.
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.server.routes.keys()
+    }
+
     /// Lets a fault wait for its call.
     pub fn fault(&self, fault: Fault) {
         self.world().faults.add(fault);

@@ -2,15 +2,19 @@
 
 mod auth;
 mod body;
+mod half_open;
+mod hang_up;
 mod plain;
 mod serve;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use half_open::{HalfOpen, Waiting};
+use hang_up::OnlyOurs;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +33,12 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// PVE serves so many requests on a connection (`FACTS` 19).
 const MAX_REQUESTS: u32 = 100;
+
+/// More header lines than this are no request to PVE, which then hangs up (`FACTS` 18).
+const MAX_HEADERS: usize = 64;
+
+/// Nor are longer ones, in bytes of name and value (`FACTS` 18).
+const MAX_HEADER: usize = 8 * 1024;
 
 /// One request as the emulator saw it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -51,6 +61,8 @@ pub(crate) struct Server {
     pub(crate) world: Arc<World>,
     pub(crate) routes: Routes,
     records: Mutex<VecDeque<RequestRecord>>,
+    half_open: Arc<HalfOpen>,
+    panics: AtomicU64,
 }
 
 /// Waits until a node is offline, or until it is online; `false` when nobody tells any more.
@@ -69,6 +81,8 @@ impl Server {
             world,
             routes: Routes::new(),
             records: Mutex::default(),
+            half_open: Arc::default(),
+            panics: AtomicU64::new(0),
         }
     }
 
@@ -79,6 +93,11 @@ impl Server {
             .iter()
             .cloned()
             .collect()
+    }
+
+    /// How many handlers panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 
     /// Serves a node at its listener until `stop`, then waits for the connections to end. While the node is offline
@@ -145,16 +164,25 @@ impl Server {
             let tls = tls.clone();
             let up = up.clone();
             let node = Arc::clone(node);
+            let waiting = self.half_open.enter();
             connections.spawn(async move {
                 tokio::select! {
                     () = up.cancelled() => {}
-                    () = server.connection(node, stream, peer.ip(), tls) => {}
+                    () = waiting.evicted() => tracing::debug!("a connection without a request gives way to others"),
+                    () = server.connection(node, stream, peer.ip(), tls, &waiting) => {}
                 }
             });
         }
     }
 
-    async fn connection(self: Arc<Self>, node: Arc<str>, mut stream: TcpStream, peer: IpAddr, tls: TlsAcceptor) {
+    async fn connection(
+        self: Arc<Self>,
+        node: Arc<str>,
+        mut stream: TcpStream,
+        peer: IpAddr,
+        tls: TlsAcceptor,
+        waiting: &Waiting,
+    ) {
         let local = stream.local_addr().ok();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
@@ -176,7 +204,11 @@ impl Server {
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
             let node = Arc::clone(&node);
-            let last = count.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REQUESTS;
+            let before = count.fetch_add(1, Ordering::Relaxed);
+            if before == 0 {
+                waiting.arrived();
+            }
+            let last = before + 1 >= MAX_REQUESTS;
             async move {
                 let mut response = server.serve(request, &node, peer).await?;
                 if last {
@@ -190,10 +222,10 @@ impl Server {
         let result = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
-            // PVE takes 64 header lines and 8 KiB a line (FACTS 18).
-            .max_headers(64)
+            // How long a header may be is looked at with each request.
+            .max_headers(MAX_HEADERS)
             .max_buf_size(512 * 1024)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(OnlyOurs(stream)), service)
             .await;
         if let Err(error) = result {
             tracing::debug!(%error, "connection ended");

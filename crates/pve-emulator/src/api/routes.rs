@@ -93,6 +93,13 @@ impl Routes {
         routes
     }
 
+    /// The keys of all handlers, in order.
+    pub(crate) fn keys(&self) -> Vec<&'static str> {
+        let mut keys: Vec<_> = self.0.keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Registers a handler under a key of the schema.
     pub(crate) fn add<F, H>(&mut self, key: &'static str, handler: H)
     where

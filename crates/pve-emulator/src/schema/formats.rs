@@ -46,10 +46,7 @@ fn check_single(name: &str, text: &str) -> Result<(), String> {
         "pve-vmid" => ok(valid_vmid(text), "value does not look like a valid VM ID\n".into()),
         "pve-node" => ok(valid_node(text), "value does not look like a valid node name\n".into()),
         "pve-storage-id" => ok(
-            text.len() > 1
-                && text.starts_with(|c: char| c.is_ascii_alphabetic())
-                && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)),
+            valid_storage_id(text),
             format!("storage ID '{text}' contains illegal characters\n"),
         ),
         "pve-storage-content" => ok(
@@ -195,14 +192,22 @@ fn cidr(text: &str) -> Option<(&str, u32)> {
 }
 
 fn check_volid(text: &str) -> Result<(), String> {
-    let fits = text.split_once(':').is_some_and(|(storage, name)| {
-        storage.len() > 1 && storage.starts_with(|c: char| c.is_ascii_alphabetic()) && !name.is_empty()
-    });
+    // `^([a-z][a-z0-9\-\_\.]*[a-z0-9]):(.+)$` without regard to case, where `.` is no line end.
+    let fits = text
+        .split_once(':')
+        .is_some_and(|(storage, name)| valid_storage_id(storage) && !name.is_empty() && !name.contains('\n'));
     if fits {
         Ok(())
     } else {
         Err(format!("unable to parse volume ID '{text}'\n"))
     }
+}
+
+fn valid_storage_id(text: &str) -> bool {
+    text.len() > 1
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
 fn valid_vmid(text: &str) -> bool {

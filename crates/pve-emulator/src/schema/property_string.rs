@@ -99,8 +99,17 @@ impl PropertyString {
     }
 
     /// Prints with the bare value of `default_key` first and the rest in order of its names, as PVE stores it.
+    ///
+    /// A value with `=` in it, such as a volume of that name, is printed with its key: bare it would read as another key.
     pub(crate) fn print(&self, default_key: &str) -> String {
-        let mut parts: Vec<String> = self.0.get(default_key).cloned().into_iter().collect();
+        let first = self.0.get(default_key).map(|value| {
+            if value.contains('=') {
+                format!("{default_key}={value}")
+            } else {
+                value.clone()
+            }
+        });
+        let mut parts: Vec<String> = first.into_iter().collect();
         parts.extend(
             self.0
                 .iter()

@@ -2,19 +2,26 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::Stream;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Method, Request};
-use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, Sleep};
 
 use super::Server;
 use super::auth::header;
 use super::serve::CutAfter;
 use crate::api::Call;
 use crate::wire::{Failure, Params, Shape, UploadError, parse_form, parse_json, receive_upload};
+
+/// A body of which nothing comes for so long is given up. PVE does so after 5 s; a machine that runs tests may be slower.
+const BODY_IDLE: Duration = Duration::from_secs(30);
+
+/// A form or JSON body is to be there whole after this time, however it trickles.
+const FORM_TIME: Duration = Duration::from_secs(60);
 
 /// More form data than this is refused (`FACTS` 17).
 const MAX_FORM: usize = 512 * 1024;
@@ -39,10 +46,7 @@ impl Server {
             .map_err(|e| Failure::die(e.to_string()))?;
         let file = dir.join(format!("pveupload-{name}"));
         let limit = request.extensions().get::<CutAfter>().map(|cut| cut.0);
-        let body = BodyStream {
-            body: request.into_body(),
-            left: limit,
-        };
+        let body = BodyStream::new(request.into_body(), limit);
         match receive_upload(body, &boundary, &file).await {
             Ok(upload) => {
                 for (key, value) in upload.params.0.clone() {
@@ -87,11 +91,17 @@ pub(super) async fn read_body(request: Request<Incoming>, method: &Method, param
     if length == 0 && (kind != "application/json" || !parts.headers.contains_key(CONTENT_LENGTH)) {
         return Ok(());
     }
-    let bytes = body
-        .collect()
-        .await
-        .map_err(|_| Failure::new(0, "").with_shape(Shape::HangUp))?
-        .to_bytes();
+    let mut stream = BodyStream::new(body, None);
+    let whole = async {
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = stream.next().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let Ok(Ok(bytes)) = tokio::time::timeout(FORM_TIME, whole).await else {
+        return Err(Failure::new(0, "").with_shape(Shape::HangUp));
+    };
     if kind == "application/json" {
         return parse_json(&bytes, params);
     }
@@ -99,11 +109,22 @@ pub(super) async fn read_body(request: Request<Incoming>, method: &Method, param
     Ok(())
 }
 
-/// A request body as a stream of its bytes.
+/// A request body as a stream of its bytes; it breaks off when nothing comes for [`BODY_IDLE`].
 struct BodyStream {
     body: Incoming,
     /// Bytes until a fault ends it.
     left: Option<u64>,
+    idle: Pin<Box<Sleep>>,
+}
+
+impl BodyStream {
+    fn new(body: Incoming, left: Option<u64>) -> Self {
+        Self {
+            body,
+            left,
+            idle: Box::pin(tokio::time::sleep(BODY_IDLE)),
+        }
+    }
 }
 
 impl Stream for BodyStream {
@@ -120,6 +141,7 @@ impl Stream for BodyStream {
                                 None => return Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionReset.into()))),
                             }
                         }
+                        self.idle.as_mut().reset(Instant::now() + BODY_IDLE);
                         Poll::Ready(Some(Ok(data)))
                     }
                     // Trailers are not part of the file.
@@ -127,7 +149,11 @@ impl Stream for BodyStream {
                 },
                 Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(std::io::Error::other(error)))),
                 Poll::Ready(None) => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => self
+                    .idle
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Some(Err(std::io::ErrorKind::TimedOut.into()))),
             };
         }
     }

@@ -1,16 +1,19 @@
 //! One request: faults, formatter, dispatch, answer.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::header::TRANSFER_ENCODING;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use super::body::read_body;
-use super::{HangUp, RequestRecord, Server};
+use super::{HangUp, MAX_HEADER, RequestRecord, Server};
 use crate::api::{self, Call};
 use crate::faults::FaultAction;
 use crate::schema::Permissions;
@@ -65,7 +68,7 @@ impl Server {
             Some(FaultAction::Status(status, reason)) => Err(Failure::new(status, reason).with_shape(Shape::Empty)),
             Some(FaultAction::Expired) => Err(Failure::unauthorized("Authentication failed!")),
             Some(FaultAction::Task(fault)) => {
-                with_fault(fault, self.answer(request, local, &format, &path, &mut record)).await
+                with_fault(fault, self.answer_or_fail(request, local, &format, &path, &mut record)).await
             }
             other => {
                 match &other {
@@ -86,7 +89,7 @@ impl Server {
                     _ => {}
                 }
                 half = matches!(other, Some(FaultAction::CutAnswer));
-                let answer = self.answer(request, local, &format, &path, &mut record).await;
+                let answer = self.answer_or_fail(request, local, &format, &path, &mut record).await;
                 if matches!(other, Some(FaultAction::LoseAnswer)) {
                     hang_up()
                 } else {
@@ -116,6 +119,33 @@ impl Server {
         }
         let response = compress(response.ok_or(HangUp)?, &headers).await;
         Ok(if half { cut(response).await } else { whole(response) })
+    }
+
+    /// The answer; a panic of a handler ends its call alone and is counted.
+    async fn answer_or_fail(
+        &self,
+        request: Request<Incoming>,
+        local: &Arc<str>,
+        format: &Result<Format, String>,
+        path: &str,
+        record: &mut RequestRecord,
+    ) -> Result<Answer, Failure> {
+        let long = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len();
+        if request.headers().iter().map(long).any(|bytes| bytes > MAX_HEADER) {
+            return Err(Failure::new(0, "").with_shape(Shape::HangUp).delayed());
+        }
+        let method = request.method().clone();
+        // Locks are taken over from a handler that panicked, and state is written whole: what follows finds it in order.
+        let answer = AssertUnwindSafe(self.answer(request, local, format, path, record)).catch_unwind();
+        answer.await.unwrap_or_else(|panic| {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no text");
+            tracing::error!(%method, path, panic = text, "a handler panicked, which is a fault of this emulator");
+            Err(Failure::die(format!("the emulator failed at this call: {text}")))
+        })
     }
 
     async fn answer(

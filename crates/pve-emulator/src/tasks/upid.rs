@@ -37,6 +37,8 @@ impl fmt::Display for Upid {
     }
 }
 
+/// # Source
+/// The expression in `upid_decode` of pve-common.
 impl FromStr for Upid {
     type Err = ();
 
@@ -45,12 +47,22 @@ impl FromStr for Upid {
         let ["UPID", node, pid, pstart, starttime, kind, id, user, ""] = parts.as_slice() else {
             return Err(());
         };
-        let number = |t: &str| u64::from_str_radix(t, 16).map_err(|_| ());
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let bad_node = node.is_empty() || !node.chars().all(plain) || node.starts_with('-') || node.ends_with('-');
+        let spaced = |t: &str| t.contains(|c: char| c.is_ascii_whitespace() || c == '\u{b}');
+        if bad_node || kind.is_empty() || user.is_empty() || [kind, id, user].into_iter().any(|t| spaced(t)) {
+            return Err(());
+        }
+        // Eight digits each; the start of a process takes nine on a machine that has been up for 497 days.
+        let number = |t: &str, most: usize| {
+            let fits = (8..=most).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_hexdigit());
+            u64::from_str_radix(t, 16).ok().filter(|_| fits).ok_or(())
+        };
         Ok(Self {
             node: (*node).to_owned(),
-            pid: u32::from_str_radix(pid, 16).map_err(|_| ())?,
-            pstart: number(pstart)?,
-            starttime: number(starttime)?,
+            pid: u32::try_from(number(pid, 8)?).map_err(|_| ())?,
+            pstart: number(pstart, 9)?,
+            starttime: number(starttime, 8)?,
             kind: (*kind).to_owned(),
             id: (*id).to_owned(),
             user: (*user).to_owned(),
@@ -76,6 +88,11 @@ mod tests {
             "UPID:pve:x:0:0:a:b:c:",
             "UPID:pve:0:0:0:a:b:c",
             "UPID:pve:0:0:0:a:b:c:d:",
+            "UPID:pve:+0000556E:000A4834:6B046229:qmcreate:100:root@pam:",
+            "UPID:pve:556E:A4834:6B046229:qmcreate:100:root@pam:",
+            "UPID:../x:0000556E:000A4834:6B046229:qmcreate:100:root@pam:",
+            "UPID:pve:0000556E:000A4834:6B046229:qm create:100:root@pam:",
+            "UPID:pve:0000556E:000A4834:6B046229:qmcreate:100::",
         ] {
             assert!(bad.parse::<Upid>().is_err(), "{bad}");
         }

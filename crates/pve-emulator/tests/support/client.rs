@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A reply as it came.
 #[derive(Debug, Default)]
@@ -47,6 +48,12 @@ impl Client {
         })
     }
 
+    /// A connection on which nothing was sent yet.
+    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        Ok(self.tls.connect(ServerName::try_from("localhost")?, stream).await?)
+    }
+
     /// One request on a connection of its own.
     pub(crate) async fn send(
         &self,
@@ -55,8 +62,7 @@ impl Client {
         headers: &[(String, String)],
         body: Option<&[u8]>,
     ) -> Result<Reply> {
-        let stream = TcpStream::connect(self.address).await?;
-        let mut stream = self.tls.connect(ServerName::try_from("localhost")?, stream).await?;
+        let mut stream = self.connect().await?;
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         for (name, value) in headers {
             write!(head, "{name}: {value}\r\n")?;

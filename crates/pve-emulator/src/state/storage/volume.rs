@@ -39,7 +39,7 @@ impl Volume {
 /// Content type of a name in a directory storage.
 pub(super) fn classify(name: &str) -> Option<(&'static str, Option<u32>, String)> {
     let (first, rest) = name.split_once('/')?;
-    if rest.is_empty() || rest.contains('/') || rest.starts_with("..") {
+    if rest.is_empty() || rest.contains(['/', '\0']) || rest.starts_with("..") {
         return None;
     }
     let extension = rest.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
@@ -52,12 +52,17 @@ pub(super) fn classify(name: &str) -> Option<(&'static str, Option<u32>, String)
         "snippets" => Some(("snippets", None, "snippet".into())),
         "backup" => Some(("backup", None, extension)),
         _ => {
-            let vmid: u32 = first.parse().ok()?;
+            let vmid = owner_id(first)?;
             let disk = rest.starts_with("vm-") || rest.starts_with("base-");
             let format = matches!(extension.as_str(), "raw" | "qcow2" | "vmdk").then_some(extension)?;
             disk.then_some(("images", Some(vmid), format))
         }
     }
+}
+
+/// The number of the VM in a name: digits alone, where a number of Rust's could have a sign.
+fn owner_id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// A volume's own name and base name out of the part of a volid behind the colon.
@@ -74,7 +79,9 @@ pub(crate) fn parse_volume_name(kind: StorageKind, name: &str) -> Result<(String
                 [a, b, c, d] => (format!("{c}/{d}"), Some(format!("{a}/{b}"))),
                 _ => return Err(bad()),
             };
-            classify(&own).ok_or_else(bad)?;
+            for part in [Some(&own), base.as_ref()].into_iter().flatten() {
+                classify(part).ok_or_else(bad)?;
+            }
             Ok((own, base))
         }
         StorageKind::LvmThin => {
@@ -83,8 +90,8 @@ pub(crate) fn parse_volume_name(kind: StorageKind, name: &str) -> Result<(String
                 .strip_prefix("vm-")
                 .or_else(|| name.strip_prefix("base-"))
                 .ok_or_else(bad)?;
-            let numbered = owner.split_once('-').is_some_and(|(id, _)| id.parse::<u32>().is_ok());
-            if !numbered || name.contains('/') {
+            let numbered = owner.split_once('-').is_some_and(|(id, _)| owner_id(id).is_some());
+            if !numbered || name.contains(['/', '\0']) {
                 return Err(bad());
             }
             // A thin volume's name does not tell its origin, unlike that of a file.
@@ -160,6 +167,10 @@ mod tests {
             "iso/a.txt",
             "100/disk.raw",
             "100/../x.raw",
+            "+100/vm-100-disk-0.raw",
+            "iso/a\0.iso",
+            "../../100/vm-100-disk-0.qcow2",
+            "220/x/221/vm-221-disk-1.qcow2",
         ] {
             assert_eq!(
                 dir(bad),
@@ -169,7 +180,7 @@ mod tests {
         let lvm = |n| parse_volume_name(StorageKind::LvmThin, n);
         assert_eq!(lvm("vm-100-disk-0"), Ok(("vm-100-disk-0".into(), None)));
         assert_eq!(lvm("base-100-disk-0"), Ok(("base-100-disk-0".into(), None)));
-        for bad in ["iso/a.iso", "a/vm-1-x/../../y", "vm-x-disk-0", "disk"] {
+        for bad in ["iso/a.iso", "a/vm-1-x/../../y", "vm-+1-disk-0", "vm-x-disk-0", "disk"] {
             assert!(lvm(bad).is_err(), "{bad}");
         }
     }
