@@ -8,6 +8,7 @@
 
 mod build;
 mod client;
+mod emulator;
 mod process;
 mod serve;
 mod table;
@@ -25,6 +26,7 @@ const GROUPS: &[(&str, Measure)] = &[
     ("build", build::figures),
     ("upload", upload::figures),
     ("client", client::figures),
+    ("emulator", emulator::figures),
 ];
 
 fn main() -> ExitCode {
@@ -48,6 +50,8 @@ fn run(words: &[&str], table: &mut Table) -> Result<()> {
         ["role-serve"] => runtime()?.block_on(serve::serve()),
         ["role-build", count] => runtime()?.block_on(build::build(count)),
         ["role-build-embedded", count] => runtime()?.block_on(build::build_embedded(count)),
+        ["role-load", path] => one_thread()?.block_on(emulator::load(path)),
+        ["role-thousand"] => runtime()?.block_on(emulator::thousand()),
         ["role-upload", file] => runtime()?.block_on(upload::upload(Path::new(file))),
         [group] => match GROUPS.iter().find(|(name, _)| name == group) {
             Some((_, figures)) => figures(table),
@@ -62,4 +66,9 @@ fn run(words: &[&str], table: &mut Table) -> Result<()> {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// For a client that is to leave the server as much of the machine as it can.
+fn one_thread() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
