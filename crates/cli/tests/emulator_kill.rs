@@ -252,7 +252,7 @@ async fn check(client: &Client, data: &Path, told: &Told) {
             "left: {}",
             file.display()
         );
-        if name.ends_with(".json") {
+        if file.extension().is_some_and(|extension| extension == "json") {
             serde_json::from_slice::<Value>(&std::fs::read(&file).unwrap())
                 .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         }

@@ -1,6 +1,8 @@
 //! Rights on the emulator, as PVE 9.2 and as 8.4: the documented role is enough and has nothing too much, and the lines that
 //! a plan prints really grant what it misses.
 
+#![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
+
 mod common;
 
 use common::{Lab, story};
@@ -116,8 +118,8 @@ impl Rights {
                 assert_eq!(*user, "packer@pve");
                 return true;
             }
-            ("user", "token", ["add", user, token]) => {
-                assert_eq!(format!("{user}!{token}"), TOKEN);
+            ("user", "token", ["add", user, name]) => {
+                assert_eq!(format!("{user}!{name}"), TOKEN);
                 return true;
             }
             _ => panic!("{words:?} is not known here"),

@@ -170,7 +170,7 @@ async fn each_hostile_answer_has_its_kind_and_its_time() {
         let client = server
             .builder()
             .request_timeout(LIMIT * if kinds.contains(&K::Timeout) { 1 } else { 20 })
-            .reply_max_bytes(1 << 20 << usize::from(what.contains("values")) * 4)
+            .reply_max_bytes(1 << (20 + 4 * usize::from(what.contains("values"))))
             .build()
             .expect("a client");
         let error = failure_of(&client).await;

@@ -198,10 +198,10 @@ pub(crate) async fn thousand() -> Result<()> {
     for number in 0..VMS {
         let vm = node.qemu(Vmid::new(1000 + number)?);
         let upid = vm
-            .create(&CreateVm::new().name(&format!("vm{number}")).memory(MiB(512)))
+            .create(&CreateVm::new().name(format!("vm{number}")).memory(MiB(512)))
             .await?;
         if number + 1 == VMS {
-            client.wait_task(&upid, Wait::at_most(Duration::from_secs(60))).await?;
+            let _warnings = client.wait_task(&upid, Wait::at_most(Duration::from_secs(60))).await?;
         }
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -88,7 +88,7 @@ async fn json_of(subject: &Subject, call: &Call, path: &str, names: &BTreeSet<&s
 }
 
 /// The free parameters for which it holds and that are no matter of rights.
-fn those<'a>(call: &'a Call, holds: impl Fn(&Value) -> bool) -> BTreeSet<&'a str> {
+fn those(call: &Call, holds: impl Fn(&Value) -> bool) -> BTreeSet<&str> {
     let free = call
         .free()
         .filter(|(name, param)| holds(param) && !call.is_in_rights(name));
