@@ -26,7 +26,7 @@ impl Boot {
         let mut names = Vec::new();
         for device in devices {
             let device = device.as_ref();
-            if device.is_empty() || !device.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            if device.is_empty() || !device.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
                 return Err(Error::invalid(
                     "boot",
                     format!("{device:?} is not a device such as scsi0, ide2 or net0"),
