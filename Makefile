@@ -130,7 +130,7 @@ conformance: ## Client and emulator against the recorded API of Proxmox VE
 	    printf '%s\n' "$$1"
 	    # One thread, so that the lines of two tests do not mix.
 	    DIFFERENCES=1 $(CARGO) test --quiet --package "$${@:2}" -- --nocapture --test-threads 1 2>&1 \
-	        | tee "$$log" | sed -E '/^(running [0-9]+ tests?|\.+|)$$/d'
+	        | tee "$$log" | sed -E 's/^\.+([a-z0-9])/\1/; /^(running [0-9]+ tests?|\.+|)$$/d'
 	    grep -qE '^test result: ok\. [1-9]' "$$log" || { echo "conformance: no test of $$1 ran" >&2; exit 1; }
 	}
 	run client-requests k3simage-proxmox-client --lib request::conformance
