@@ -1,12 +1,15 @@
 //! `Emulator`: the Proxmox VE emulator on a free port of the loopback, for tests.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proxmox_client::{Auth, Client as Pve, Tls};
 use pve_emulator::engine::simulated::{Fault, FaultKind};
-use pve_emulator::{Emulator as Server, EmulatorBuilder, FaultAction, StorageSpec, Timing};
+use pve_emulator::{
+    Emulator as Server, EmulatorBuilder, FaultAction, FaultPlan, NodeHandle, StorageSpec, TaskFault, Timing, node_names,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -22,16 +25,30 @@ use crate::seconds::Seconds;
 ///
 /// Args:
 ///     timing: "instant" for no delays, "real" for real ones, or how many times faster than real.
-///     nodes: Names of the nodes; one, "pve", by default.
-///     storages: More storages beside "local" and "local-lvm": name to "dir" or "lvmthin".
-///     data_dir: A folder for its disks and uploads; without one a temporary folder is used and removed.
+///     nodes: Names of the nodes, or how many (then pve, pve2, pve3, ...); one, "pve", by default.
+///     storages: More storages beside "local" and "local-lvm": name to "dir", "dir:shared" or "lvmthin". Without it several
+///         nodes have one more, "shared".
+///     data_dir: A folder for all that it holds, kept for the next time; without one a temporary folder is used and removed.
+///     listen: Address of the first node, "127.0.0.1:8006"; port 0 takes a free one.
+///     pve_version: The version to answer as, "9.2".
+///     faults: A faults file.
 #[pyclass(frozen, module = "k3simage")]
 pub(crate) struct Emulator {
     timing: Timing,
     nodes: Option<Vec<String>>,
-    storages: Vec<StorageSpec>,
+    storages: Option<Vec<StorageSpec>>,
     data_dir: Option<PathBuf>,
+    listen: SocketAddr,
+    pve_version: Option<String>,
+    faults: FaultPlan,
     server: Mutex<Option<Server>>,
+}
+
+/// Nodes by number or by name.
+#[derive(Debug, FromPyObject)]
+enum Nodes {
+    Count(usize),
+    Names(Vec<String>),
 }
 
 /// How fast guests and tasks run.
@@ -77,7 +94,16 @@ impl Emulator {
         if self.slot().is_some() {
             return Err(running_already());
         }
-        let mut builder = Server::builder().timing(self.timing).storages(self.storages.clone());
+        let mut builder = Server::builder()
+            .listen(self.listen)
+            .timing(self.timing)
+            .faults(self.faults.clone());
+        if let Some(storages) = &self.storages {
+            builder = builder.storages(storages.clone());
+        }
+        if let Some(version) = &self.pve_version {
+            builder = builder.pve_version(version);
+        }
         if let Some(nodes) = &self.nodes {
             builder = builder.nodes(nodes.clone());
         }
@@ -95,6 +121,11 @@ impl Emulator {
     fn running<T>(&self, look: impl FnOnce(&Server) -> T) -> PyResult<T> {
         let slot = self.slot();
         slot.as_ref().map(look).ok_or_else(not_running)
+    }
+
+    fn of_node<T>(&self, node: &str, look: impl FnOnce(NodeHandle<'_>) -> T) -> PyResult<T> {
+        self.running(|server| server.node(node).map(look))?
+            .ok_or_else(|| no_node(node))
     }
 
     fn inject(&self, kind: FaultKind) -> PyResult<()> {
@@ -117,22 +148,16 @@ impl Emulator {
 
 /// The storages of a plain Proxmox VE, and `more` beside them.
 fn storages_with(more: BTreeMap<String, String>) -> PyResult<Vec<StorageSpec>> {
-    let mut storages = vec![
-        StorageSpec::dir("local", "/var/lib/vz"),
-        StorageSpec::lvmthin("local-lvm"),
-    ];
+    let mut storages = StorageSpec::defaults(1);
     for (name, kind) in more {
-        storages.push(match kind.as_str() {
-            "dir" => StorageSpec::dir(&name, format!("/mnt/pve/{name}")),
-            "lvmthin" => StorageSpec::lvmthin(&name),
-            _ => {
-                return Err(invalid_input(&format!(
-                    "storage {name}: {kind:?} is no kind here: give \"dir\" or \"lvmthin\""
-                )));
-            }
-        });
+        let spec = format!("{name}:{kind}").parse();
+        storages.push(spec.map_err(|error: String| invalid_input(&error))?);
     }
     Ok(storages)
+}
+
+fn no_node(node: &str) -> PyErr {
+    invalid_input(&format!("this emulator has no node {node:?}"))
 }
 
 fn not_running() -> PyErr {
@@ -154,21 +179,48 @@ async fn shut_down(server: Option<Server>) -> Result<(), Failure> {
 impl Emulator {
     #[new]
     #[pyo3(
-        signature = (*, timing=Speed::Word(String::from("instant")), nodes=None, storages=None, data_dir=None),
-        text_signature = "(*, timing=\"instant\", nodes=None, storages=None, data_dir=None)"
+        signature = (
+            *, timing=Speed::Word(String::from("instant")), nodes=None, storages=None, data_dir=None,
+            listen="127.0.0.1:0", pve_version=None, faults=None
+        ),
+        text_signature = "(*, timing=\"instant\", nodes=None, storages=None, data_dir=None, listen=\"127.0.0.1:0\", \
+                          pve_version=None, faults=None)"
     )]
+    #[expect(clippy::too_many_arguments, reason = "keywords of a Python constructor")]
     fn py_new(
         timing: Speed,
-        nodes: Option<Vec<String>>,
+        nodes: Option<Nodes>,
         storages: Option<BTreeMap<String, String>>,
         data_dir: Option<PathBuf>,
+        listen: &str,
+        pve_version: Option<String>,
+        faults: Option<PathBuf>,
     ) -> PyResult<Self> {
-        let storages = storages_with(storages.unwrap_or_default())?;
+        let nodes = match nodes {
+            None => None,
+            Some(Nodes::Count(count @ 1..=32)) => Some(node_names(count)),
+            Some(Nodes::Count(count)) => {
+                return Err(invalid_input(&format!("nodes={count}: 1 to 32 nodes are possible")));
+            }
+            Some(Nodes::Names(names)) => Some(names),
+        };
+        let faults = match faults {
+            None => FaultPlan::default(),
+            Some(path) => FaultPlan::read(&path).map_err(Failure::from)?,
+        };
+        let listen = listen.parse().map_err(|_| {
+            invalid_input(&format!(
+                "listen {listen:?}: give an address and a port, \"127.0.0.1:8006\""
+            ))
+        })?;
         Ok(Self {
             timing: timing.timing()?,
             nodes,
-            storages,
+            storages: storages.map(storages_with).transpose()?,
             data_dir,
+            listen,
+            pve_version,
+            faults,
             server: Mutex::new(None),
         })
     }
@@ -242,6 +294,43 @@ impl Emulator {
     fn delay_next(&self, method: &str, path: &str, delay: Seconds) -> PyResult<()> {
         let delay = delay.duration("delay")?;
         self.running(|server| server.fail_next(method, path, FaultAction::Delay(delay)))
+    }
+
+    /// Lets the task that the next fitting call starts end with this error.
+    fn fail_task(&self, method: &str, path: &str, error: String) -> PyResult<()> {
+        self.running(|server| server.fail_next(method, path, FaultAction::Task(TaskFault::Fails(error))))
+    }
+
+    /// Reads a faults file; it replaces all faults that wait and says which nodes are offline or slow.
+    fn read_faults(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        let plan = FaultPlan::read(&path).map_err(Failure::from)?;
+        let taking = self.running(|server| server.apply_faults(plan))?;
+        block(py, async move { Ok(taking.await?) })
+    }
+
+    /// The address of a node, with scheme and port.
+    fn node_url(&self, node: &str) -> PyResult<String> {
+        self.of_node(node, |n| n.url())
+    }
+
+    /// Takes a node's power away: its guests and tasks end, and what is asked of it is answered with 595.
+    fn node_offline(&self, py: Python<'_>, node: &str) -> PyResult<()> {
+        let going = self.of_node(node, |n| n.offline())?;
+        block(py, async move {
+            going.await;
+            Ok(())
+        })
+    }
+
+    /// Gives a node power again.
+    fn node_online(&self, node: &str) -> PyResult<()> {
+        self.of_node(node, |n| n.online())
+    }
+
+    /// Lets all that a node does take so much longer; 0 makes it fast again.
+    fn node_slow(&self, node: &str, by: Seconds) -> PyResult<()> {
+        let by = by.duration("by")?;
+        self.of_node(node, |n| n.slow(by))
     }
 
     /// Lets the next run of a script in a guest end with this exit code. The end of its path names it.

@@ -83,3 +83,52 @@ def test_faults(pve: k3simage.Emulator, client: k3simage.Client) -> None:
     pve.lose_next_answer("POST", "/nodes/pve/qemu")
     with pytest.raises(k3simage.TransportError, match="may have been carried out"):
         client.request("POST", "/nodes/pve/qemu", vmid=500)
+
+
+def test_a_cluster_with_a_node_that_goes_away(tmp_path: Path) -> None:
+    with k3simage.Emulator(nodes=3, pve_version="9.1", listen="127.0.0.1:0") as pve:
+        client = pve.client()
+        assert client.version().release == "9.1"
+        assert [node.name for node in client.nodes()] == ["pve", "pve2", "pve3"]
+        assert pve.node_url("pve") == pve.url
+        assert pve.node_url("pve2") != pve.url
+        shared = [s["storage"] for s in client.request("GET", "/storage") if s.get("shared")]
+        assert shared == ["shared"]
+        pve.node_offline("pve2")
+        with pytest.raises(k3simage.Error, match="No route to host"):
+            client.request("GET", "/nodes/pve2/status")
+        pve.node_online("pve2")
+        client.request("GET", "/nodes/pve2/status")
+        pve.node_slow("pve2", 0.01)
+        with pytest.raises(k3simage.InvalidInputError, match="no node"):
+            pve.node_offline("pve9")
+        faults = tmp_path / "faults.toml"
+        faults.write_text('[[node]]\nname = "pve3"\noffline = true\n')
+        pve.read_faults(faults)
+        states = {entry["node"]: entry["status"] for entry in client.request("GET", "/nodes")}
+        assert states == {"pve": "online", "pve2": "online", "pve3": "offline"}
+
+
+def test_a_faults_file_and_a_task_that_fails(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\ncall = "GET /nodes"\nthen = { answer = { status = 500, reason = "on fire" } }\n')
+    with k3simage.Emulator(faults=faults) as pve:
+        client = pve.client()
+        with pytest.raises(k3simage.ServerError, match="on fire"):
+            client.nodes()
+        pve.fail_task("POST", "/nodes/*/qemu", "no space")
+        upid = client.request("POST", "/nodes/pve/qemu", vmid=100)
+        with pytest.raises(k3simage.TaskError, match="no space"):
+            client.wait_task(upid, timeout=60)
+    faults.write_text("[[fault]]\nthem = 1\n")
+    with pytest.raises(k3simage.EmulatorError, match="line 2"):
+        k3simage.Emulator(faults=faults)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [({"nodes": 0}, "1 to 32"), ({"nodes": 33}, "1 to 32"), ({"listen": "here"}, "address and a port")],
+)
+def test_bad_options(options: dict[str, object], part: str) -> None:
+    with pytest.raises(k3simage.InvalidInputError, match=part):
+        k3simage.Emulator(**options)  # type: ignore[arg-type]
