@@ -186,7 +186,6 @@ impl Emulator {
         text_signature = "(*, timing=\"instant\", nodes=None, storages=None, data_dir=None, listen=\"127.0.0.1:0\", \
                           pve_version=None, faults=None)"
     )]
-    #[expect(clippy::too_many_arguments, reason = "keywords of a Python constructor")]
     fn py_new(
         timing: Speed,
         nodes: Option<Nodes>,
