@@ -2,8 +2,6 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let client = proxmox_client::fuzzing::upid(data);
-    let emulator = pve_emulator::fuzzing::upid(data);
-    // Only its limit of 512 bytes and its characters make the client stricter.
-    assert!(emulator || !client, "the client takes what the emulator refuses");
+    proxmox_client::fuzzing::upid(data);
+    pve_emulator::fuzzing::upid(data);
 });

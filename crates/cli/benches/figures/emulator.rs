@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use proxmox_client::{CreateVm, MiB, NodeName, Vmid, Wait};
+use proxmox_client::{CreateVm, MiB, NodeName, TaskOutcome, Vmid, Wait};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -201,7 +201,8 @@ pub(crate) async fn thousand() -> Result<()> {
             .create(&CreateVm::new().name(format!("vm{number}")).memory(MiB(512)))
             .await?;
         if number + 1 == VMS {
-            let _warnings = client.wait_task(&upid, Wait::at_most(Duration::from_secs(60))).await?;
+            let outcome = client.wait_task(&upid, Wait::at_most(Duration::from_secs(60))).await?;
+            ensure!(outcome == TaskOutcome::Ok, "{outcome:?}");
         }
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -55,7 +55,9 @@ impl FromStr for Upid {
         }
         // Eight digits each; the start of a process takes nine on a machine that has been up for 497 days.
         let number = |t: &str, most: usize| {
-            let fits = (8..=most).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_hexdigit());
+            // PVE fills up to eight digits, so a ninth is no zero; with one, two texts would name the same task.
+            let filled = t.len() == 8 || !t.starts_with('0');
+            let fits = filled && (8..=most).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_hexdigit());
             u64::from_str_radix(t, 16).ok().filter(|_| fits).ok_or(())
         };
         Ok(Self {
@@ -89,6 +91,7 @@ mod tests {
             "UPID:pve:0:0:0:a:b:c",
             "UPID:pve:0:0:0:a:b:c:d:",
             "UPID:pve:+0000556E:000A4834:6B046229:qmcreate:100:root@pam:",
+            "UPID:pve:0000783F:0002B40CA:6B0464A5:imgdel:local:root@pam!build:",
             "UPID:pve:556E:A4834:6B046229:qmcreate:100:root@pam:",
             "UPID:../x:0000556E:000A4834:6B046229:qmcreate:100:root@pam:",
             "UPID:pve:0000556E:000A4834:6B046229:qm create:100:root@pam:",
