@@ -298,7 +298,11 @@ proptest! {
                 let mut form = rest.to_vec();
                 form.push((key, value));
                 let reply = api.call(method, target, &form).await;
-                assert!((200..600).contains(&reply.status), "{method} {target} {key}={value:?}: {}", reply.status);
+                // A request that is far too long ends its connection without an answer (FACTS 18).
+                let line = if *method == "GET" { utf8_percent_encode(value, NON_ALPHANUMERIC).to_string().len() } else { 0 };
+                let answered = if line > 65_000 { reply.status == 0 } else { (200..600).contains(&reply.status) };
+                let start: String = value.chars().take(80).collect();
+                assert!(answered, "{method} {target} {key}={start:?} ({} bytes): {}", value.len(), reply.status);
             }
             let odd = utf8_percent_encode(&path, NON_ALPHANUMERIC).to_string();
             let reply = api.call("DELETE", &format!("/nodes/pve/storage/local/content/{odd}"), &[]).await;
