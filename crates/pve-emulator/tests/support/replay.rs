@@ -1,6 +1,7 @@
 //! One scenario from its first step to its last.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -193,12 +194,11 @@ impl Run {
         if !fits {
             found.push(format!("reason: expected {reason:?}, got {:?}", reply.reason));
         }
-        let kind = expected["headers_that_matter"]["content-type"].as_str();
-        if kind != reply.header("content-type") {
-            found.push(format!(
-                "content-type: expected {kind:?}, got {:?}",
-                reply.header("content-type")
-            ));
+        for header in ["content-type", "content-encoding"] {
+            let wanted = expected["headers_that_matter"][header].as_str();
+            if wanted != reply.header(header) {
+                found.push(format!("{header}: expected {wanted:?}, got {:?}", reply.header(header)));
+            }
         }
         let mut actual = match expected["body_kind"].as_str() {
             Some("json") => body,
@@ -352,8 +352,17 @@ impl Run {
     }
 }
 
+/// The body as JSON, unpacked if it was compressed; `null` if it is none.
 fn json_of(reply: &Reply) -> Value {
-    serde_json::from_slice(&reply.body).unwrap_or(Value::Null)
+    let mut text = Vec::new();
+    let unpacked = match reply.header("content-encoding") {
+        Some("gzip") => flate2::read::GzDecoder::new(&reply.body[..]).read_to_end(&mut text),
+        _ => (&reply.body[..]).read_to_end(&mut text),
+    };
+    unpacked
+        .ok()
+        .and_then(|_| serde_json::from_slice(&text).ok())
+        .unwrap_or(Value::Null)
 }
 
 /// Some task logs begin, by chance, with two lines about a lock; the recordings leave them out.
