@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Everything an engine needs to start one guest: the effective configuration with its volumes resolved to files.
 #[derive(Clone)]
@@ -114,6 +115,22 @@ pub enum AgentError {
     },
 }
 
+/// A byte stream to a device of a guest; dropping it disconnects.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Why there is no stream to a device of a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamError {
+    /// No process runs.
+    NotRunning,
+    /// The guest has no such device.
+    NoDevice,
+    /// The host's own complaint.
+    Failed(String),
+}
+
 /// Why a guest could not be started; its text becomes the error of the `qmstart` task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError(pub String);
@@ -151,6 +168,16 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// One command of the QEMU guest agent protocol (`guest-exec`, `guest-network-get-interfaces`, ...) with its
     /// `arguments` object; the `return` value comes back.
     async fn agent(&self, vmid: u32, command: &str, arguments: Value) -> Result<Value, AgentError>;
+
+    /// A connection to serial port `port` (0 to 3). It carries raw bytes both ways from now on; nothing is replayed. A port
+    /// serves one connection at a time: further ones are accepted, stay silent, and are served in turn as those before them
+    /// are dropped (`FACTS` 71). It ends when the guest's process ends, and survives resets and the guest's own reboots.
+    async fn serial(&self, vmid: u32, port: u8) -> Result<Box<dyn ByteStream>, StreamError>;
+
+    /// A connection to the guest's screen that speaks RFB 3.8 from its first byte, security type 2 only, as QEMU's VNC server
+    /// does. `password` (8 characters) becomes the one password of this guest's screen for 30 s: earlier connections that have
+    /// not answered their challenge by then fail (`FACTS` 65). It ends when the guest's process ends.
+    async fn vnc(&self, vmid: u32, password: &str) -> Result<Box<dyn ByteStream>, StreamError>;
 
     /// The text on the guest's console so far, for people and tests; `None` when no process runs.
     fn console(&self, vmid: u32) -> Option<String>;

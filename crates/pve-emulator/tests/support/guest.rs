@@ -8,7 +8,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pve_emulator::engine::{AgentError, DriveCounters, Engine, Exit, Launch, Powerdown, Running, StartError};
+use pve_emulator::engine::{
+    AgentError, ByteStream, DriveCounters, Engine, Exit, Launch, Powerdown, Running, StartError, StreamError,
+};
 use serde_json::{Value, json};
 
 #[derive(Debug, Default)]
@@ -45,6 +47,15 @@ impl RecordedGuests {
 
     fn guests(&self) -> MutexGuard<'_, HashMap<u32, Guest>> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The recordings of `scenarios/` connect to no device.
+    fn no_device(&self, vmid: u32) -> Result<Box<dyn ByteStream>, StreamError> {
+        Err(if self.guests().contains_key(&vmid) {
+            StreamError::NoDevice
+        } else {
+            StreamError::NotRunning
+        })
     }
 
     fn end(&self, vmid: u32, exit: Exit) {
@@ -273,6 +284,14 @@ impl Engine for RecordedGuests {
             self.end(vmid, exit);
         }
         result
+    }
+
+    async fn serial(&self, vmid: u32, _port: u8) -> Result<Box<dyn ByteStream>, StreamError> {
+        self.no_device(vmid)
+    }
+
+    async fn vnc(&self, vmid: u32, _password: &str) -> Result<Box<dyn ByteStream>, StreamError> {
+        self.no_device(vmid)
     }
 
     fn console(&self, vmid: u32) -> Option<String> {

@@ -7,11 +7,13 @@ const LIMIT: usize = 48 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Console {
     text: String,
+    changes: u64,
 }
 
 impl Console {
     /// Adds one line.
     pub(super) fn line(&mut self, line: impl AsRef<str>) {
+        self.changes += 1;
         self.text.push_str(line.as_ref());
         self.text.push('\n');
         if self.text.len() > LIMIT {
@@ -30,7 +32,13 @@ impl Console {
     }
 
     pub(super) fn clear(&mut self) {
+        self.changes += 1;
         self.text.clear();
+    }
+
+    /// Counts every change.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 }
 

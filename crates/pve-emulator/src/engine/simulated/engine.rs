@@ -16,7 +16,7 @@ use super::options::{Fault, SimulatedOptions};
 use super::record::{GuestRecord, GuestState};
 use super::sshd;
 use super::system::System;
-use crate::engine::{AgentError, Engine, Launch, Powerdown, Running, StartError};
+use crate::engine::{AgentError, ByteStream, Engine, Launch, Powerdown, Running, StartError, StreamError};
 
 /// Guests live in 127.64.0.0/10: loopback on every Linux, and away from 127.0.0.1 where everybody else is.
 const NETWORK: u32 = 0x7f40_0000;
@@ -233,6 +233,14 @@ impl Engine for SimulatedEngine {
             Some(guest) => guest.agent(command, &arguments),
             None => Err(AgentError::NotRunning),
         }
+    }
+
+    async fn serial(&self, vmid: u32, port: u8) -> Result<Box<dyn ByteStream>, StreamError> {
+        self.running(vmid).ok_or(StreamError::NotRunning)?.serial(port)
+    }
+
+    async fn vnc(&self, vmid: u32, password: &str) -> Result<Box<dyn ByteStream>, StreamError> {
+        self.running(vmid).ok_or(StreamError::NotRunning)?.vnc(password)
     }
 
     fn console(&self, vmid: u32) -> Option<String> {

@@ -14,13 +14,16 @@ use tokio_util::sync::CancellationToken;
 use super::agent::{Agent, Nic};
 use super::clock::Clock;
 use super::console::Console;
+use super::display::{self, Picture};
 use super::engine::Shared;
 use super::firmware;
 use super::host::{Host, Power, lock};
 use super::keys::{self, Key};
 use super::options::FaultKind;
 use super::record::{GuestRecord, GuestState};
-use crate::engine::{AgentError, Drive, DriveCounters, Exit, Launch, Powerdown, Running};
+use super::rfb;
+use super::serial::SerialPort;
+use crate::engine::{AgentError, ByteStream, Drive, DriveCounters, Exit, Launch, Powerdown, Running, StreamError};
 
 mod boot;
 mod install;
@@ -95,6 +98,10 @@ struct Live {
 #[derive(Default)]
 struct Machine {
     console: Console,
+    /// Whether what is written to the screen goes to the first serial port too.
+    serial_console: bool,
+    /// Whether a kernel has set its own resolution.
+    kernel_display: bool,
     counters: BTreeMap<String, DriveCounters>,
     activity: Option<Activity>,
     ejected: BTreeSet<String>,
@@ -113,6 +120,10 @@ pub(super) struct Guest {
     control: mpsc::UnboundedSender<Control>,
     installer_power: Notify,
     machine: Mutex<Machine>,
+    /// Ports by number, those that the configuration has.
+    serial: BTreeMap<u8, Arc<SerialPort>>,
+    screens: Arc<rfb::Sessions>,
+    gone: CancellationToken,
     record: Arc<Mutex<GuestRecord>>,
     ended: AtomicBool,
     task: Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -139,7 +150,14 @@ impl Guest {
         let (pause, paused) = watch::channel(false);
         let (keys, keys_in) = mpsc::unbounded_channel();
         let (control, control_in) = mpsc::unbounded_channel();
+        let serial = (0..4)
+            .filter(|port| launch.config.contains_key(&format!("serial{port}")))
+            .map(|port| (port, Arc::default()))
+            .collect();
         let guest = Arc::new(Self {
+            serial,
+            screens: Arc::default(),
+            gone: CancellationToken::new(),
             clock: Clock::new(shared.options.time, paused),
             launch,
             shared,
@@ -182,10 +200,33 @@ impl Guest {
         lock(&self.record)
     }
 
-    /// Lines on the screen.
+    /// Lines on the screen, and on the serial port where that is a console.
     fn say<T: AsRef<str>>(&self, lines: impl IntoIterator<Item = T>) {
         let mut machine = self.machine();
-        lines.into_iter().for_each(|line| machine.console.line(line));
+        for line in lines {
+            machine.console.line(&line);
+            if machine.serial_console
+                && let Some(port) = self.serial.get(&0)
+            {
+                port.write(&format!("{}\r\n", line.as_ref().replace('\n', "\r\n")).into());
+            }
+        }
+    }
+
+    /// A firmware begins. OVMF's console is on the serial port too, and so are those of the boot loaders it starts; SeaBIOS and
+    /// isolinux know the screen only.
+    fn firmware_console(&self, serial: bool) {
+        let mut machine = self.machine();
+        machine.console.clear();
+        machine.serial_console = serial;
+        machine.kernel_display = false;
+    }
+
+    /// A kernel begins.
+    fn kernel_console(&self, serial: bool) {
+        let mut machine = self.machine();
+        machine.serial_console = serial;
+        machine.kernel_display = true;
     }
 
     fn enter(&self, state: GuestState) {
@@ -242,6 +283,7 @@ impl Guest {
             record.console = console;
             record.address = None;
         }
+        self.disconnect();
         (self.launch.on_exit)(self.launch.vmid, exit);
         self.shared.gone(self.launch.vmid, self.pid);
         self.enter(GuestState::Stopped);
@@ -262,10 +304,65 @@ impl Guest {
     /// Ends the guest with its engine: its disk is written, nobody is told.
     pub(super) fn abandon(&self) {
         self.ended.store(true, Ordering::SeqCst);
+        self.disconnect();
         if let Some(task) = lock(&self.task).take() {
             task.abort();
         }
         self.unplug_system();
+    }
+
+    /// Ends the streams to the guest's devices, as the end of its process does.
+    fn disconnect(&self) {
+        self.serial.values().for_each(|port| port.close());
+        self.screens.close();
+        self.gone.cancel();
+    }
+
+    pub(super) fn serial(self: &Arc<Self>, number: u8) -> Result<Box<dyn ByteStream>, StreamError> {
+        let port = self.serial.get(&number).ok_or(StreamError::NoDevice)?;
+        let guest = Arc::downgrade(self);
+        let stream = port.connect(Arc::new(move |typed| {
+            if let Some(guest) = guest.upgrade() {
+                guest.typed_on_serial(number, typed);
+            }
+        }));
+        Ok(Box::new(stream))
+    }
+
+    /// A login prompt on the port echoes what is typed; nothing else reads it.
+    fn typed_on_serial(&self, number: u8, typed: &[u8]) {
+        let prompt = number == 0 && self.state() == GuestState::Running && self.machine().serial_console;
+        if let Some(port) = self.serial.get(&number).filter(|_| prompt) {
+            let mut echo = Vec::with_capacity(typed.len() + 1);
+            for byte in typed {
+                match byte {
+                    b'\r' | b'\n' => echo.extend(b"\r\n"),
+                    byte => echo.push(*byte),
+                }
+            }
+            port.write(&echo.into());
+        }
+    }
+
+    pub(super) fn vnc(self: &Arc<Self>, password: &str) -> Result<Box<dyn ByteStream>, StreamError> {
+        let card = self.launch.config.get("vga").map_or("std", String::as_str);
+        let card = card.split(',').next().unwrap_or(card);
+        if matches!(card.strip_prefix("type=").unwrap_or(card), "none") {
+            // Without a display there is nothing to protect, and QEMU refuses a password for it.
+            return Err(StreamError::Failed(format!(
+                "VM {} qmp command 'set_password' failed - Could not set password",
+                self.launch.vmid
+            )));
+        }
+        self.screens.set_password(password);
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        tokio::spawn(rfb::serve(
+            ours,
+            Arc::new(Monitor(Arc::clone(self))),
+            Arc::clone(&self.screens),
+            self.gone.clone(),
+        ));
+        Ok(Box::new(theirs))
     }
 
     /// Ends the installed system's connections and programs, and puts its state on the disk.
@@ -442,6 +539,42 @@ impl Guest {
 
     pub(super) fn pid(&self) -> u32 {
         self.pid
+    }
+}
+
+/// What a VNC client sees of a guest.
+struct Monitor(Arc<Guest>);
+
+impl rfb::Screen for Monitor {
+    fn name(&self) -> String {
+        let name = self.0.launch.config.get("name").cloned();
+        format!(
+            "QEMU ({})",
+            name.unwrap_or_else(|| format!("VM {}", self.0.launch.vmid))
+        )
+    }
+
+    fn version(&self) -> u64 {
+        let machine = self.0.machine();
+        machine.console.changes() << 1 | u64::from(machine.kernel_display)
+    }
+
+    fn picture(&self) -> Picture {
+        let machine = self.0.machine();
+        let firmware = firmware::Firmware::of(&self.0.launch.config);
+        let mode = if machine.kernel_display || firmware == firmware::Firmware::Ovmf {
+            display::GRAPHICS
+        } else {
+            display::TEXT
+        };
+        let text = machine.console.text().to_owned();
+        drop(machine);
+        Picture::of(&text, mode)
+    }
+
+    fn press(&self, key: Key) {
+        // The guest's inbox lives as long as its process.
+        let _ = self.0.keys.send(key);
     }
 }
 

@@ -171,6 +171,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
+/// Whether a kernel with these arguments writes to the first serial port.
+pub(super) fn serial_console(arguments: &str) -> bool {
+    arguments
+        .split_whitespace()
+        .any(|argument| argument == "console=ttyS0" || argument.starts_with("console=ttyS0,"))
+}
+
 /// Decides everything, or says why the installer cannot go on.
 pub(super) fn plan(launch: &Launch, medium: &Medium, kernel_line: &str, found: Option<&Found>) -> Result<Plan, Stuck> {
     let Some(found) = found else {
@@ -208,7 +215,12 @@ pub(super) fn plan(launch: &Launch, medium: &Medium, kernel_line: &str, found: O
         }
         return Err(Stuck::Waits(questions));
     }
-    let system = install(&kickstart, medium);
+    let mut system = install(&kickstart, medium);
+    let appended = kickstart
+        .command("bootloader")
+        .and_then(|command| command.option("append"));
+    // Anaconda hands the consoles of its own kernel line on to the installed system (its docs/boot-options.rst, `console=`).
+    system.serial_console = serial_console(kernel_line) || appended.is_some_and(serial_console);
     let at_end = at_end(&kickstart);
     Ok(Plan {
         kickstart,

@@ -8,6 +8,7 @@
 //! | `iso`, `http`, `kickstart`, `installer` | finding a kickstart and installing by it |
 //! | `system`, `accounts`, `files`, `pattern`, `packages`, `crypt` | what lies on the disk |
 //! | `host`, `shell`, `sshd`, `agent` | the installed system at work |
+//! | `serial`, `display`, `rfb` | a serial port; the console's text as a picture; the VNC server that shows it |
 //! | `options`, `clock`, `console`, `record` | pace and faults; what can be read back |
 //!
 //! Nothing of a guest runs on the host: its commands are those of a small shell over its own file tree, and script files
@@ -17,6 +18,7 @@ mod accounts;
 mod agent;
 mod clock;
 mod console;
+mod display;
 mod engine;
 mod files;
 mod firmware;
@@ -34,6 +36,8 @@ mod options;
 mod packages;
 mod pattern;
 mod record;
+mod rfb;
+mod serial;
 mod shell;
 mod sshd;
 mod system;

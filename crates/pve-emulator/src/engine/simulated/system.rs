@@ -46,6 +46,9 @@ pub(super) struct System {
     /// SELinux booleans that are on and were off in the distribution's policy.
     #[serde(default)]
     pub(super) selinux_booleans: BTreeSet<String>,
+    /// Whether its boot loader gives the kernel `console=ttyS0`.
+    #[serde(default)]
+    pub(super) serial_console: bool,
     #[serde(default)]
     pub(super) runs: Vec<RunNote>,
     /// Units that run now.
@@ -140,6 +143,7 @@ impl System {
             units: BTreeMap::new(),
             selinux_booleans: BTreeSet::new(),
             agent_config: None,
+            serial_console: false,
             runs: Vec::new(),
             active: BTreeSet::new(),
         };

@@ -23,14 +23,11 @@ impl Guest {
         let firmware = Firmware::of(&self.launch.config);
         self.record().boots += 1;
         self.enter(GuestState::Firmware);
-        {
-            let mut machine = self.machine();
-            machine.console.clear();
-            machine.console.line(match firmware {
-                Firmware::SeaBios => "SeaBIOS (version rel-1.16.3)",
-                Firmware::Ovmf => "BdsDxe: loading Boot Options (EDK II)",
-            });
-        }
+        self.firmware_console(firmware == Firmware::Ovmf);
+        self.say([match firmware {
+            Firmware::SeaBios => "SeaBIOS (version rel-1.16.3)",
+            Firmware::Ovmf => "BdsDxe: loading Boot Options (EDK II)",
+        }]);
         self.clock.sleep(self.shared.options.durations.firmware).await;
         let mut order: Vec<String> = firmware::boot_order(&self.launch);
         loop {
@@ -116,6 +113,7 @@ impl Guest {
         };
         self.record().kernel_line = Some(kernel_line.clone());
         self.enter(GuestState::InstallerBoot);
+        self.kernel_console(installer::serial_console(&kernel_line));
         self.say([format!("[    0.000000] Command line: BOOT_IMAGE=vmlinuz {kernel_line}")]);
         if !initrd {
             let line = "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)";

@@ -55,6 +55,7 @@ impl Guest {
         let durations = &self.shared.options.durations;
         self.enter(GuestState::Booting);
         self.say([format!("GRUB: {} {}", system.os, system.release)]);
+        self.kernel_console(system.serial_console);
         if let Some(end) = self.fatal_start(system.major).await {
             return end;
         }
