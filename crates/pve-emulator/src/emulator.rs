@@ -194,6 +194,7 @@ impl Emulator {
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let world = Arc::clone(self.world());
+        world.doors.close();
         world.tasks.lose(None);
         for vmid in self.vmids() {
             world.engine.stop(vmid).await;
@@ -209,6 +210,7 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.world().doors.close();
         self.world().tasks.lose(None);
     }
 }

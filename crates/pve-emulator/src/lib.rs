@@ -23,7 +23,8 @@
 //! - A client that takes both gets gzip, not deflate: which one PVE prefers is not recorded.
 //! - `cluster/resources` is always up to date, lists are in order, and a start right after a stop meets no clean-up lock
 //!   (`FACTS` 77, 80, 81): chance would make tests fail by chance.
-//! - `vncproxy` gives a ticket, but there is no screen behind it; `termproxy` and websockets are not there.
+//! - A simulated guest's screen and its serial port show the same lines; a login prompt on the port echoes, but nobody can
+//!   log in there. With `vga: serialN` there is no `vncproxy`, as on the recorded server, which had no `vncterm`.
 //! - Not there and answered with 501, never with invented success: HA, backup and restore, migration, snapshots with
 //!   memory, containers, SDN, ACME, OVA import, and every call that has no handler.
 //! - As 8.4 it has that release's version, roles, privileges and parameters of a VM, each with its source in

@@ -6,6 +6,7 @@ mod half_open;
 mod hang_up;
 mod plain;
 mod serve;
+mod websocket;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -226,6 +227,7 @@ impl Server {
             .max_headers(MAX_HEADERS)
             .max_buf_size(512 * 1024)
             .serve_connection(TokioIo::new(OnlyOurs(stream)), service)
+            .with_upgrades()
             .await;
         if let Err(error) = result {
             tracing::debug!(%error, "connection ended");

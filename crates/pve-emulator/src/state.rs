@@ -1,6 +1,7 @@
 //! What the emulated cluster is made of: users and rights, storages and volumes, VMs.
 
 mod access;
+mod doors;
 mod files;
 mod lock;
 mod machine;
@@ -9,6 +10,7 @@ mod storage;
 mod world;
 
 pub(crate) use access::{Access, Acl, Group, Identity, Pool, Secret, Token, User};
+pub(crate) use doors::{Doors, Listening};
 pub(crate) use files::{copy_aside, now, sweep, write_whole};
 pub(crate) use lock::lock;
 pub(crate) use machine::{ConfigMap, Machine, Snapshot, typed, typed_map};

@@ -10,10 +10,12 @@ mod delete;
 mod drive;
 mod options;
 mod power;
+mod proxy;
 mod resize;
 mod snapshot;
 mod status;
 mod template;
+mod terminal;
 
 use serde_json::Value;
 
@@ -39,6 +41,7 @@ pub(super) fn add(routes: &mut Routes) {
     create::add(routes);
     delete::add(routes);
     power::add(routes);
+    proxy::add(routes);
     resize::add(routes);
     snapshot::add(routes);
     status::add(routes);

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use super::body::read_body;
+use super::websocket::Wish;
 use super::{HangUp, MAX_HEADER, RequestRecord, Server};
 use crate::api::{self, Call};
 use crate::faults::FaultAction;
@@ -21,7 +22,7 @@ use crate::state::Identity;
 use crate::status_page;
 use crate::tasks::with_fault;
 use crate::wire::{
-    Answer, Failure, Format, Params, Sent, Shape, compress, cut, parse_form, respond, respond_failure, whole,
+    Answer, Body, Failure, Format, Params, Sent, Shape, compress, cut, parse_form, respond, respond_failure, whole,
 };
 
 /// How many requests the log for tests remembers.
@@ -40,6 +41,7 @@ impl Server {
         peer: IpAddr,
     ) -> Result<Response<Sent>, HangUp> {
         let method = request.method().clone();
+        let wish = Wish::of(&mut request);
         let decoded = percent_decode_str(request.uri().path())
             .decode_utf8_lossy()
             .into_owned();
@@ -97,9 +99,13 @@ impl Server {
                 }
             }
         };
+        let result = match (result, wish) {
+            (Ok(answer), Some(wish)) if answer.door.is_some() => self.upgrade(&answer, wish),
+            (result, _) => result.map(|answer| respond(answer, format.clone().unwrap_or(Format::Json))),
+        };
         let format = format.unwrap_or(Format::Json);
         let response = match result {
-            Ok(answer) => Some(respond(answer, format)),
+            Ok(response) => Some(response),
             Err(failure) => {
                 if failure.delayed {
                     let time = if failure.shape == Shape::HangUp { 5 } else { 3 };
@@ -119,6 +125,18 @@ impl Server {
         }
         let response = compress(response.ok_or(HangUp)?, &headers).await;
         Ok(if half { cut(response).await } else { whole(response) })
+    }
+
+    /// Joins a websocket with the port that its ticket is for.
+    fn upgrade(&self, answer: &Answer, wish: Wish) -> Result<Response<Body>, Failure> {
+        wish.check()?;
+        let doors = &self.world.doors;
+        let tunnel = answer.door.as_deref().and_then(|ticket| doors.connect(ticket));
+        match tunnel {
+            Some(tunnel) => Ok(wish.grant(tunnel, doors.closing())),
+            // Nothing listens there any more: PVE's worker process dies over it, after a while (FACTS 63).
+            None => Err(Failure::new(0, "").with_shape(Shape::HangUp).delayed()),
+        }
     }
 
     /// The answer; a panic of a handler ends its call alone and is counted.

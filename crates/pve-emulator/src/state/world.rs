@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedMutexGuard};
 
-use super::{Access, Machine, Nodes, Storages, write_whole};
+use super::{Access, Doors, Machine, Nodes, Storages, write_whole};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::faults::Faults;
@@ -64,6 +64,7 @@ pub(crate) struct World {
     pub(crate) tasks: Tasks,
     pub(crate) faults: Arc<Faults>,
     pub(crate) nodes: Nodes,
+    pub(crate) doors: Doors,
     /// Told whenever a guest's process ends.
     pub(crate) exited: Notify,
     access: RwLock<Access>,
@@ -113,6 +114,7 @@ impl World {
             tasks,
             faults,
             nodes,
+            doors: Doors::default(),
             exited: Notify::new(),
             access: RwLock::new(access),
             storages: RwLock::new(storages),

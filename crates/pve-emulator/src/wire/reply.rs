@@ -28,6 +28,8 @@ pub(crate) struct Answer {
     pub(crate) beside: Map<String, Value>,
     /// Sent as plain text instead of JSON: a task log as a download.
     pub(crate) text: Option<String>,
+    /// The ticket of the port that an upgrade connects to.
+    pub(crate) door: Option<String>,
 }
 
 impl Answer {
@@ -42,7 +44,14 @@ impl Answer {
             data: Value::Null,
             beside: Map::new(),
             text: Some(text),
+            door: None,
         }
+    }
+
+    /// Lets a websocket upgrade connect to the port of this ticket.
+    pub(crate) fn with_door(mut self, ticket: String) -> Self {
+        self.door = Some(ticket);
+        self
     }
 
     /// Adds a member beside `data`, such as `total`.
@@ -58,6 +67,7 @@ impl From<Value> for Answer {
             data,
             beside: Map::new(),
             text: None,
+            door: None,
         }
     }
 }

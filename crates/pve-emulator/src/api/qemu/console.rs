@@ -1,17 +1,11 @@
-//! Keys, monitor commands and the beginning of a VNC session.
-
-use std::time::Duration;
-
-use serde_json::json;
+//! Keys and monitor commands.
 
 use crate::api::{Call, Outcome, Routes};
-use crate::state::now;
 use crate::wire::{Answer, Failure, Shape};
 
 pub(super) fn add(routes: &mut Routes) {
     routes.add("PUT /nodes/{node}/qemu/{vmid}/sendkey", send_key);
     routes.add("POST /nodes/{node}/qemu/{vmid}/monitor", monitor);
-    routes.add("POST /nodes/{node}/qemu/{vmid}/vncproxy", vnc_proxy);
 }
 
 async fn send_key(call: Call) -> Outcome {
@@ -56,28 +50,4 @@ async fn monitor(call: Call) -> Outcome {
             "command '{command}' non-existent or not assigned a required permission yet, limiting to root user"
         ))),
     }
-}
-
-/// Begins a VNC proxy. The screen itself is not emulated: nobody is let in, and so the task ends as PVE's does when
-/// no client connects in time.
-async fn vnc_proxy(call: Call) -> Outcome {
-    call.machine()?;
-    let vmid = call.vmid();
-    let upid = call.task("vncproxy", &vmid.to_string(), |world, worker| async move {
-        worker.log(format!("starting vnc proxy for VM {vmid}"));
-        tokio::time::sleep(world.patience(Duration::from_secs(10))).await;
-        Err("connection timed out".into())
-    });
-    let port = 5900 + vmid % 100;
-    let password: String = (0..8).map(|_| char::from(b'A' + rand::random::<u8>() % 26)).collect();
-    let ticket = format!(
-        "{password}:PVEVNC:{:08X}::{}",
-        now(),
-        hex::encode(rand::random::<[u8; 32]>())
-    );
-    Ok(json!({
-        "port": port.to_string(), "ticket": ticket, "password": password, "upid": upid, "user": call.who.full(),
-        "cert": call.world.settings.certificate_pem,
-    })
-    .into())
 }
