@@ -27,14 +27,14 @@ demo: ## Builds the example folder into a template, on an emulated Proxmox VE wi
 	@$(CARGO) run --package k3simage-cli -- build $(EXAMPLE) --emulator --manifest target/demo/manifest.json
 
 .PHONY: test
-test: fmt-check guard lint rust-test doc scripts kickstart validate examples python strangers ## Runs every check and every test
+test: fmt-check guard lint rust-test doc scripts kickstart stand-in-test validate examples python strangers ## Runs every check and every test
 	@echo 'make test: all passed'
 
 .PHONY: fmt
 fmt: ## Formats the Rust and Python code
 	@$(CARGO) fmt --all
 	$(call need_venv,Python formatting)
-	$(IN_VENV) ruff format crates/py-bindings examples/python tests
+	$(IN_VENV) ruff format crates/py-bindings examples/python tests stand-in stand-in/k3s/k3s
 
 .PHONY: fmt-check
 fmt-check: ## Is the Rust code formatted?
@@ -72,6 +72,18 @@ scripts: ## The guest scripts: shellcheck, and their tests in a folder as root
 kickstart: ## The kickstarts, read by pykickstart
 	@$(call need_venv,checks of the kickstarts)
 	$(IN_VENV) pytest -q tests/guest/test_kickstart.py tests/guest/test_rendered_kickstart.py
+
+.PHONY: stand-in
+stand-in: ## Builds the stand-in for AlmaLinux's installation medium (as root; see stand-in/README.md)
+	@stand-in/build
+
+.PHONY: stand-in-test
+stand-in-test: ## The stand-in's scripts and installer, without building it
+	@$(call need_venv,checks of the stand-in)
+	$(IN_VENV) ruff check --quiet stand-in stand-in/k3s/k3s
+	$(IN_VENV) ruff format --quiet --check stand-in stand-in/k3s/k3s
+	grep -rlE --exclude-dir=__pycache__ '^#!(/bin/(ba)?sh|/usr/bin/env bash|/bin/busybox sh)' stand-in | $(IN_VENV) xargs shellcheck
+	$(IN_VENV) pytest -q stand-in/tests
 
 .PHONY: validate
 validate: ## The example folder, by the command's own check
