@@ -12,7 +12,6 @@ mkdir -p "${tree}/bin" "${tree}/lib/modules/${version}" "${tree}/dev"
 dpkg-deb --fsys-tarfile "${debs}"/busybox-static_*.deb | tar -x -C "${work}" ./bin/busybox
 install -m 0755 "${work}/bin/busybox" "${tree}/bin/busybox"
 install -m 0755 "${here}/initrd/init" "${tree}/init"
-cp "${kernel}/initrd-modules" "${tree}/modules"
 while read -r file; do install -D -m 0644 "${kernel}/lib/modules/${version}/${file}" "${tree}/lib/modules/${version}/${file}"; done \
     < <(sort -u "${kernel}/initrd-files")
 cp "${kernel}/lib/modules/${version}/modules.order" "${kernel}/lib/modules/${version}/modules.builtin"* "${tree}/lib/modules/${version}/"
