@@ -24,7 +24,7 @@ cp -a "${work}"/debs/usr/lib/x86_64-linux-gnu/{libefivar,libefiboot,libparted}.s
 install -m 0755 "${here}/live/init" "${here}/live/udhcpc" "${work}/tree/usr/lib/stand-in/"
 cp -r "${here}/installer/standin" "${work}/tree/usr/lib/stand-in/"
 # The parser, in the version that the tests of the kickstarts use.
-python3 -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target "${work}/tree/usr/lib/stand-in/vendor" \
+python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --no-compile --target "${work}/tree/usr/lib/stand-in/vendor" \
     "$(grep '^pykickstart==' "${here}/../tests/requirements.txt")"
 rm -rf "${work}/tree/usr/lib/stand-in/vendor/bin" "${work}"/tree/usr/lib/stand-in/{standin,vendor}/__pycache__
 printf 'AlmaLinux 9.4 (stand-in)\n' >"${work}/tree/usr/lib/stand-in/product"

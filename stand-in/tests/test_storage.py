@@ -158,6 +158,6 @@ def test_carrying_it_out_in_order() -> None:
     assert said == ["Creating disklabel on /dev/sda", "Creating efi on /dev/sda1", "Creating xfs on /dev/sda2", "Creating xfs on /dev/sda3"]
     assert prepare.fstab(layout, lambda device: f"of-{device[5:]}").splitlines()[1:] == [
         "UUID=of-sda3 / xfs defaults 0 0",
-        "UUID=of-sda2 /boot xfs defaults 0 0",
-        "UUID=of-sda1 /boot/efi vfat umask=0077,shortname=winnt 0 2",
+        "UUID=of-sda2 /boot xfs defaults,x-systemd.device-timeout=600 0 0",
+        "UUID=of-sda1 /boot/efi vfat umask=0077,shortname=winnt,x-systemd.device-timeout=600 0 2",
     ]

@@ -52,6 +52,9 @@ def fstab(layout: Layout, uuid: Callable[[str], str]) -> str:
         source = f"/dev/mapper/{'-'.join(part.replace('-', '--') for part in request.lv)}" if request in layout.volumes else f"UUID={uuid(request.device)}"
         kind = "vfat" if request.fstype == "efi" else request.fstype
         options = request.options or ("umask=0077,shortname=winnt" if request.fstype == "efi" else "defaults")
+        if request.mount != "/":
+            # The 90 s that systemd gives a disk are not enough on an emulated machine of a busy host.
+            options += ",x-systemd.device-timeout=600"
         check = "0 0" if request.fstype in {"xfs", "swap"} else "0 2" if request.mount != "/" else "1 1"
         mount = "none" if request.fstype == "swap" else request.mount
         lines.append(f"{source} {mount} {kind} {options} {check}")
