@@ -23,6 +23,8 @@ rm -rf "${root}"/etc/yum.repos.d "${root}"/etc/dnf/vars
 # Debian's own timers have nothing to do here.
 rm -f "${root}"/usr/lib/systemd/system/{apt-*,dpkg-db-backup,e2scrub*,fstrim}.{timer,service}
 find "${root}/etc/systemd/system" \( -name 'apt-*' -o -name 'dpkg-*' -o -name 'e2scrub*' -o -name 'fstrim*' \) -delete
+# Calls ifupdown, which is not here, and fails at each change of the network.
+rm -f "${root}/etc/NetworkManager/dispatcher.d/01-ifupdown"
 # A console for those who look at the screen; no other ones wait for a login.
 chroot "${root}" groupadd --system --force wheel
 printf '%%wheel ALL=(ALL) ALL\n' >"${root}/etc/sudoers.d/wheel"

@@ -73,6 +73,7 @@ def test_configuration_and_services() -> None:
     assert machine.files["/etc/vconsole.conf"].startswith('KEYMAP="us"')
     assert "\nSELINUX=permissive\n" in machine.files["/etc/selinux/config"]
     assert machine.links["/etc/localtime"] == "../usr/share/zoneinfo/Etc/UTC"
+    assert machine.links["/etc/systemd/system/default.target"] == "/usr/lib/systemd/system/multi-user.target"
     assert machine.files["/etc/hostname"] == "n1\n"
     assert [line for line in machine.done if "systemctl" in line] == ["chroot systemctl disable kdump", "chroot systemctl enable sshd"]
     machine.failing = {"chroot systemctl enable sshd"}
