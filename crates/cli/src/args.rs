@@ -57,7 +57,7 @@ pub(crate) enum Command {
     Build(BuildArgs),
     /// List the templates on the cluster that k3simage made
     List(ListArgs),
-    /// Serve an emulated Proxmox VE with simulated guests on this machine
+    /// Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
     #[cfg(feature = "emulator")]
     Emulator(EmulatorArgs),
 }
@@ -82,10 +82,24 @@ pub(crate) struct BuildArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) variables: VariableArgs,
-    /// Build on the embedded Proxmox VE emulator, with a simulated guest; no cluster and no token are needed
+    /// Build on the embedded Proxmox VE emulator; no cluster and no token are needed. The guest is simulated, or a real VM
+    /// with QEMU of this machine
     #[cfg(feature = "emulator")]
-    #[arg(long)]
-    pub(crate) emulator: bool,
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "simulated"
+    )]
+    pub(crate) emulator: Option<EngineArg>,
+    #[cfg(feature = "emulator")]
+    #[command(flatten)]
+    pub(crate) qemu: QemuArgs,
+    /// Keep the emulator's VMs and storages in this folder; without it they end with the command
+    #[cfg(feature = "emulator")]
+    #[arg(long, value_name = "DIR", requires = "emulator")]
+    pub(crate) data: Option<PathBuf>,
     /// Add the build to this manifest, in Packer's shape
     #[arg(long, value_name = "PATH")]
     pub(crate) manifest: Option<PathBuf>,
@@ -113,6 +127,35 @@ pub(crate) struct ListArgs {
     pub(crate) variables: VariableArgs,
 }
 
+/// What runs the guests of an emulated cluster.
+#[cfg(feature = "emulator")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// State machines inside the process: an install takes seconds, and no image comes out
+    Simulated,
+    /// Real VMs: QEMU processes on this machine
+    Qemu,
+}
+
+/// Options of the engine qemu.
+#[cfg(feature = "emulator")]
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct QemuArgs {
+    /// How QEMU runs guests; without it kvm where that works, else tcg, which translates and is some ten times slower
+    #[arg(long, value_name = "HOW")]
+    pub(crate) accel: Option<AccelArg>,
+}
+
+/// How QEMU runs guests.
+#[cfg(feature = "emulator")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AccelArg {
+    /// By the processor itself, through /dev/kvm
+    Kvm,
+    /// Translated by QEMU
+    Tcg,
+}
+
 /// Options of the emulator.
 #[cfg(feature = "emulator")]
 #[derive(Debug, Args)]
@@ -120,6 +163,14 @@ pub(crate) struct EmulatorArgs {
     /// Address to serve on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8006")]
     pub(crate) listen: std::net::SocketAddr,
+    /// What runs the guests
+    #[arg(long, value_name = "ENGINE", default_value = "simulated")]
+    pub(crate) engine: EngineArg,
+    #[command(flatten)]
+    pub(crate) qemu: QemuArgs,
+    /// Port at the guests' addresses that leads to their SSH; without it a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    pub(crate) guest_ssh_port: u16,
     /// Keep VMs, storages and the certificate in this folder; without it they end with the command
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -135,7 +186,7 @@ pub(crate) struct EmulatorArgs {
     /// Version of Proxmox VE to answer as
     #[arg(long, value_name = "VERSION")]
     pub(crate) pve_version: Option<String>,
-    /// How many times faster than real the guests and tasks run; 0 means without any delay
+    /// How many times faster than real simulated guests and tasks run; 0 means without any delay
     #[arg(long, value_name = "FACTOR", default_value_t = 60.0, value_parser = time_scale)]
     pub(crate) time_scale: f64,
 }

@@ -5,18 +5,28 @@ use std::ffi::{OsStr, OsString};
 /// The options that Packer spells with one dash and that people bring along in their fingers and scripts.
 const SINGLE_DASH: [&str; 2] = ["var", "var-file"];
 
-/// Rewrites `-var X`, `-var=X`, `--var X` and the same of `var-file` to the one form `--var=X`.
+/// The engines that may stand behind `--emulator` without an equals sign; anything else there is the folder.
+const ENGINES: [&str; 2] = ["simulated", "qemu"];
+
+/// Rewrites `-var X`, `-var=X`, `--var X` and the same of `var-file` to the one form `--var=X`, and `--emulator qemu` to `--emulator=qemu`.
 ///
 /// The joined form also keeps a value that begins with a dash from being read as an option. What stands after `--` is
 /// left alone, and so is the first argument, which is the program's own name.
 pub(crate) fn normalise(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut args = args.into_iter();
+    let mut args = args.into_iter().peekable();
     let mut normal: Vec<OsString> = args.next().into_iter().collect();
     while let Some(arg) = args.next() {
         if arg == "--" {
             normal.push(arg);
             normal.extend(args);
             break;
+        }
+        let engine = |next: &OsString| ENGINES.iter().any(|name| next == name);
+        if arg == "--emulator"
+            && let Some(engine) = args.next_if(engine)
+        {
+            normal.push(joined("emulator", &engine));
+            continue;
         }
         normal.push(match option_named(&arg) {
             Some(name) => match args.next() {
@@ -70,6 +80,10 @@ mod tests {
             (&[], &[]),
             (&["-var", "a=1"], &["--var=a=1"]),
             (&["-var=a=1"], &["--var=a=1"]),
+            (&["d", "--emulator", "qemu"], &["d", "--emulator=qemu"]),
+            (&["--emulator", "qemu", "d"], &["--emulator=qemu", "d"]),
+            (&["--emulator", "d"], &["--emulator", "d"]),
+            (&["d", "--emulator"], &["d", "--emulator"]),
             (&["--var", "a=1"], &["--var=a=1"]),
             (&["--var=a=1"], &["--var=a=1"]),
             (&["-var-file", "f.hcl"], &["--var-file=f.hcl"]),

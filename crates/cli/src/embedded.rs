@@ -1,11 +1,14 @@
 //! The embedded emulator as the cluster of one build: what the folder asks for is there, the pipeline is the same.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use image_build::spec::{ImageSpec, IsoSource};
 use image_build::{Connection, Credentials, TlsTrust};
+use pve_emulator::engine::qemu::{Accel, QemuOptions};
 use pve_emulator::{Emulator, StorageSpec, Timing};
 
+use crate::args::{AccelArg, EngineArg, QemuArgs};
 use crate::output::Problem;
 
 /// Guests run this many times faster than real: an install of some minutes takes a second or two, and every step can be seen.
@@ -15,21 +18,50 @@ const TIME_SCALE: f64 = 200.0;
 pub(crate) const ISO: &str = "AlmaLinux-9.3-x86_64-minimal.iso";
 pub(crate) const ISO_STORAGE: &str = "local";
 
-/// Starts an emulator with the node, storages and ISO that `spec` names.
-pub(crate) async fn start(spec: &ImageSpec) -> Result<Emulator, Box<Problem>> {
-    let emulator = Emulator::builder()
+/// Starts an emulator with the node and storages that `spec` names. For simulated guests the ISO that it names is there too;
+/// real ones need a real one.
+pub(crate) async fn start(
+    spec: &ImageSpec,
+    engine: EngineArg,
+    qemu: QemuArgs,
+    data: Option<&Path>,
+) -> Result<Emulator, Box<Problem>> {
+    let mut builder = Emulator::builder()
         .nodes([spec.node.to_string()])
-        .storages(storages(spec))
-        .timing(Timing::Scaled(TIME_SCALE))
-        .start()
-        .await
-        .map_err(|error| Problem::failed("starting the embedded emulator").because(&error))?;
-    if let IsoSource::Volid(volid) = &spec.installer.iso {
+        .storages(storages(spec));
+    if let Some(dir) = data {
+        builder = builder.data_dir(dir);
+    }
+    builder = match engine {
+        EngineArg::Simulated => builder.timing(Timing::Scaled(TIME_SCALE)),
+        EngineArg::Qemu => builder.timing(Timing::Real).qemu(qemu_options(qemu, 0)),
+    };
+    let emulator = builder.start().await.map_err(|error| {
+        let what = "starting the embedded emulator";
+        match error {
+            // Nothing was begun: QEMU is not there, or cannot do what is asked.
+            pve_emulator::Error::Engine { .. } => Problem::bad_input(what).because(&error),
+            _ => Problem::failed(what).because(&error),
+        }
+    })?;
+    if let (EngineArg::Simulated, IsoSource::Volid(volid)) = (engine, &spec.installer.iso) {
         emulator
             .add_installer_iso(volid.storage().as_str(), volid.file_name())
             .map_err(|error| Problem::bad_input(format!("putting {volid} on the embedded emulator")).because(&error))?;
     }
     Ok(emulator)
+}
+
+/// The settings of the engine qemu.
+pub(crate) fn qemu_options(args: QemuArgs, ssh_port: u16) -> QemuOptions {
+    QemuOptions {
+        accel: args.accel.map(|accel| match accel {
+            AccelArg::Kvm => Accel::Kvm,
+            AccelArg::Tcg => Accel::Tcg,
+        }),
+        ssh_port,
+        ..QemuOptions::default()
+    }
 }
 
 /// What a build on `emulator` must be told, and nothing else: where it answers, as whom, whom to trust, and the port at which its

@@ -24,7 +24,7 @@ fn help_lists_commands_and_exit_codes() {
                 changes nothing
       build     Build the image and leave it as a template
       list      List the templates on the cluster that k3simage made
-      emulator  Serve an emulated Proxmox VE with simulated guests on this machine
+      emulator  Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -80,9 +80,25 @@ fn help_of_build() {
               The template folder
 
     Options:
-          --emulator
-              Build on the embedded Proxmox VE emulator, with a simulated guest; no cluster and no token
-              are needed
+          --emulator[=<ENGINE>]
+              Build on the embedded Proxmox VE emulator; no cluster and no token are needed. The guest
+              is simulated, or a real VM with QEMU of this machine
+
+              Possible values:
+              - simulated: State machines inside the process: an install takes seconds, and no image
+                comes out
+              - qemu:      Real VMs: QEMU processes on this machine
+
+          --accel <HOW>
+              How QEMU runs guests; without it kvm where that works, else tcg, which translates and is
+              some ten times slower
+
+              Possible values:
+              - kvm: By the processor itself, through /dev/kvm
+              - tcg: Translated by QEMU
+
+          --data <DIR>
+              Keep the emulator's VMs and storages in this folder; without it they end with the command
 
           --manifest <PATH>
               Add the build to this manifest, in Packer's shape
@@ -134,7 +150,7 @@ fn help_of_build() {
 fn help_of_emulator() {
     let ended = run(&["emulator", "--help"]).expect(0, &[]);
     insta::assert_snapshot!(trimmed(&ended.out), @r#"
-    Serve an emulated Proxmox VE with simulated guests on this machine
+    Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
 
     Usage: k3simage emulator [OPTIONS]
 
@@ -143,6 +159,27 @@ fn help_of_emulator() {
               Address to serve on; port 0 takes a free one
 
               [default: 127.0.0.1:8006]
+
+          --engine <ENGINE>
+              What runs the guests
+
+              Possible values:
+              - simulated: State machines inside the process: an install takes seconds, and no image
+                comes out
+              - qemu:      Real VMs: QEMU processes on this machine
+
+              [default: simulated]
+
+          --accel <HOW>
+              How QEMU runs guests; without it kvm where that works, else tcg, which translates and is
+              some ten times slower
+
+              Possible values:
+              - kvm: By the processor itself, through /dev/kvm
+              - tcg: Translated by QEMU
+
+          --guest-ssh-port <PORT>
+              Port at the guests' addresses that leads to their SSH; without it a free one
 
           --data <DIR>
               Keep VMs, storages and the certificate in this folder; without it they end with the
@@ -164,7 +201,7 @@ fn help_of_emulator() {
               Version of Proxmox VE to answer as
 
           --time-scale <FACTOR>
-              How many times faster than real the guests and tasks run; 0 means without any delay
+              How many times faster than real simulated guests and tasks run; 0 means without any delay
 
               [default: 60]
 

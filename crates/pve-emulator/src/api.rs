@@ -3,6 +3,7 @@
 mod access;
 mod cluster;
 mod download;
+mod images;
 mod nodes;
 mod permission;
 mod pools;
@@ -15,4 +16,5 @@ mod upload;
 pub(crate) use access::uuid;
 pub(crate) use nodes::cpu_models;
 pub(crate) use permission::check_permission;
+pub(crate) use qemu::adopt;
 pub(crate) use routes::{Call, Outcome, Routes, dispatch};

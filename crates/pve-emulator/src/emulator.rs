@@ -108,9 +108,19 @@ impl Emulator {
         &self.world().settings.data_dir
     }
 
-    /// The port of every simulated guest's SSH server; 0 when another engine runs the guests.
+    /// The port of every guest's SSH server; 0 when the engine has no common one.
     pub fn guest_ssh_port(&self) -> u16 {
-        self.guests.as_ref().map_or(0, |guests| guests.ssh_port())
+        self.world().engine.ssh_port()
+    }
+
+    /// Name of the engine that runs the guests: `simulated` or `qemu`.
+    pub fn engine(&self) -> &'static str {
+        self.world().engine.name()
+    }
+
+    /// What a running guest printed on its first serial port lately; `None` when it does not run.
+    pub fn console(&self, vmid: u32) -> Option<String> {
+        self.world().engine.console(vmid)
     }
 
     /// What a simulated guest did and was given; `None` if it never ran.

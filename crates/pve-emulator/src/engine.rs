@@ -1,12 +1,14 @@
 //! What the API layer asks of the machines behind it: the seam between the Proxmox VE API and an engine.
 //!
-//! The API layer owns configuration, storages, tasks and rights; an engine owns running guests and nothing else. Two
-//! engines are foreseen: `simulated` (a state machine in this process) and `qemu` (a real process per guest). An engine
-//! never sees HTTP, users or locks.
+//! The API layer owns configuration, storages, tasks and rights; an engine owns running guests and the layout of their disks.
+//! There are two: `simulated` (a state machine in this process) and `qemu` (a real process per guest). An engine never sees
+//! HTTP, users or locks.
 
+mod disks;
+pub mod qemu;
 pub mod simulated;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use disks::{Disks, Image, PlainFiles, SnapshotAction};
+
+/// Called once, before [`Engine::status`] turns `None`, when a guest's process ends for whatever reason.
+pub type OnExit = Arc<dyn Fn(u32, Exit) + Send + Sync>;
 
 /// Everything an engine needs to start one guest: the effective configuration with its volumes resolved to files.
 #[derive(Clone)]
@@ -26,8 +33,8 @@ pub struct Launch {
     pub config: BTreeMap<String, String>,
     /// Drives that have a medium, in the order of their names.
     pub drives: Vec<Drive>,
-    /// Called once, before [`Engine::status`] turns `None`, when the guest's process ends for whatever reason.
-    pub on_exit: Arc<dyn Fn(u32, Exit) + Send + Sync>,
+    /// Told of the end of the guest's process.
+    pub on_exit: OnExit,
 }
 
 impl fmt::Debug for Launch {
@@ -50,6 +57,8 @@ pub struct Drive {
     pub cdrom: bool,
     /// The file that holds the medium's bytes.
     pub path: PathBuf,
+    /// The layout of the file ([`Disks::layout`]): `raw`, `qcow2`, `vmdk`.
+    pub format: String,
     /// Size of the medium as the guest sees it, in bytes. The file of a simulated disk is smaller.
     pub size_bytes: u64,
 }
@@ -63,6 +72,8 @@ pub enum Exit {
     RebootRefused,
     /// [`Engine::stop`] pulled the plug.
     Stopped,
+    /// The process ended by itself: a fault of the host, or of the guest where that ends the process.
+    Crashed,
 }
 
 /// A running guest as the host sees it; what `status/current` reports.
@@ -106,6 +117,8 @@ pub enum AgentError {
     /// Nothing answers on the channel: the agent is not installed, not started yet, or the guest is down. The API layer
     /// turns this into `QEMU guest agent is not running` after PVE's 3 s (`FACTS` 46).
     NotRunning,
+    /// The agent took the command and gave no answer in PVE's time.
+    Timeout,
     /// The agent answered with an error object.
     Failed {
         /// QMP error class, for instance `GenericError` or `CommandNotFound`.
@@ -131,7 +144,7 @@ pub enum StreamError {
     Failed(String),
 }
 
-/// Why a guest could not be started; its text becomes the error of the `qmstart` task.
+/// Why a guest could not be started; its last line becomes the error of the `qmstart` task, those before it lines of its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartError(pub String);
 
@@ -142,6 +155,22 @@ pub struct StartError(pub String);
 pub trait Engine: Send + Sync + fmt::Debug {
     /// Name of the engine, as `--engine` spells it.
     fn name(&self) -> &'static str;
+
+    /// How this engine keeps the bytes of disks.
+    fn disks(&self) -> Arc<dyn Disks> {
+        Arc::new(PlainFiles)
+    }
+
+    /// Port of every guest's SSH server at its address; 0 if that differs from guest to guest.
+    fn ssh_port(&self) -> u16 {
+        0
+    }
+
+    /// Takes over guests that an earlier emulator left running, and ends those whose vmid is not `configured`. Returns the
+    /// vmids that run. Called once, before anything else.
+    async fn adopt(&self, _configured: &BTreeSet<u32>, _on_exit: OnExit) -> BTreeSet<u32> {
+        BTreeSet::new()
+    }
 
     /// Starts a guest. Returns when its process runs; the firmware is only then beginning.
     async fn start(&self, launch: Launch) -> Result<(), StartError>;
@@ -164,6 +193,32 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Types one key combination in QEMU's spelling (`ret`, `ctrl-x`, `shift-a`). `Err` carries QEMU's complaint about
     /// an unknown key.
     async fn send_key(&self, vmid: u32, key: &str) -> Result<(), String>;
+
+    /// One line of QEMU's human monitor and its answer; `None` if this engine has no such monitor, or no process runs.
+    async fn monitor(&self, _vmid: u32, _command: &str) -> Option<Result<String, String>> {
+        None
+    }
+
+    /// Changes the medium in a running guest's CD-ROM drive, or takes it out. `Err` carries the host's complaint.
+    async fn change_medium(&self, _vmid: u32, _slot: &str, _medium: Option<&Drive>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Tells a running guest that a disk has grown; for such a disk it takes the place of [`Disks::resize`].
+    async fn resize(&self, _vmid: u32, _slot: &str, _size_bytes: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Works on snapshots of a running guest's disks, all of one moment; takes the place of [`Disks::snapshot`].
+    async fn snapshot(
+        &self,
+        _vmid: u32,
+        _slots: &[String],
+        _name: &str,
+        _action: SnapshotAction,
+    ) -> Result<(), String> {
+        Ok(())
+    }
 
     /// One command of the QEMU guest agent protocol (`guest-exec`, `guest-network-get-interfaces`, ...) with its
     /// `arguments` object; the `return` value comes back.

@@ -63,4 +63,12 @@ pub enum Error {
         /// Why not, and what would be.
         reason: String,
     },
+    /// The engine of the guests cannot work on this machine.
+    #[error("the engine {name} cannot run guests: {reason}")]
+    Engine {
+        /// Its name.
+        name: &'static str,
+        /// Why not, and what to do.
+        reason: String,
+    },
 }

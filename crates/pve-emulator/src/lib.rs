@@ -11,7 +11,7 @@
 //! | `api` | the calls, one file a branch |
 //! | `state` | users, rights, storages, VMs; kept in a data directory |
 //! | `tasks` | work with UPIDs, logs and exit statuses |
-//! | [`engine`] | the seam to running guests |
+//! | [`engine`] | the seam to running guests: `simulated` or `qemu` |
 //! | `faults` | what a test wants to go wrong |
 //!
 //! # What differs from the real server

@@ -9,6 +9,8 @@ use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::MissedTickBehavior;
 
+#[cfg(feature = "emulator")]
+use crate::args::EngineArg;
 use crate::args::{BuildArgs, OnErrorArg};
 use crate::ask;
 #[cfg(feature = "emulator")]
@@ -24,8 +26,8 @@ const SIMULATED: &str = "simulated";
 
 pub(super) async fn run(args: BuildArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
     #[cfg(feature = "emulator")]
-    if args.emulator {
-        return on_emulator(args, console, signals).await;
+    if let Some(engine) = args.emulator {
+        return on_emulator(args, engine, console, signals).await;
     }
     let loaded = folder::load(&args.dir, &args.variables, console)?;
     let client = folder::client(&loaded)?;
@@ -34,16 +36,33 @@ pub(super) async fn run(args: BuildArgs, console: &Console, signals: &Signals) -
 
 /// The same build on the embedded emulator: other connection values, nothing else.
 #[cfg(feature = "emulator")]
-async fn on_emulator(args: BuildArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
+async fn on_emulator(
+    args: BuildArgs,
+    engine: EngineArg,
+    console: &Console,
+    signals: &Signals,
+) -> Result<Exit, Box<Problem>> {
     let mut spec = folder::load(&args.dir, &args.variables, console)?.spec;
-    let cluster = embedded::start(&spec).await?;
+    let cluster = embedded::start(&spec, engine, args.qemu, args.data.as_deref()).await?;
     let client = folder::connect(&embedded::connect(&mut spec, &cluster)?)?;
-    console.note(format_args!(
-        "{} on the embedded Proxmox VE emulator at {}: the guest is simulated, no image is made",
-        console.out().warning("simulated:"),
-        cluster.url(),
-    ));
-    let ended = build(args, spec, client, true, console, signals).await;
+    let simulated = engine == EngineArg::Simulated;
+    if simulated {
+        console.note(format_args!(
+            "{} on the embedded Proxmox VE emulator at {}: the guest is simulated, no image is made",
+            console.out().warning("simulated:"),
+            cluster.url(),
+        ));
+    } else {
+        let kept = match &args.data {
+            Some(dir) => format!("the image stays in {}", dir.display()),
+            None => "the image ends with the command, --data DIR keeps it".to_owned(),
+        };
+        console.note(format_args!(
+            "on the embedded Proxmox VE emulator at {}: the guest is a QEMU process on this machine, {kept}",
+            cluster.url(),
+        ));
+    }
+    let ended = build(args, spec, client, simulated, console, signals).await;
     cluster.shutdown().await;
     ended
 }

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use pve_emulator::engine::simulated::SimulatedOptions;
 use pve_emulator::{Emulator, FaultPlan, StorageSpec, Timing};
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::EmulatorArgs;
+use crate::args::{EmulatorArgs, EngineArg};
 use crate::embedded;
 use crate::exit::Exit;
 use crate::output::{Console, Problem};
@@ -26,6 +27,17 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
     if let Some(file) = &args.faults {
         builder = builder.faults(read_faults(file)?);
     }
+    if args.engine == EngineArg::Qemu {
+        // Real guests cannot be hurried.
+        builder = builder
+            .timing(Timing::Real)
+            .qemu(embedded::qemu_options(args.qemu, args.guest_ssh_port));
+    } else {
+        builder = builder.guests(SimulatedOptions {
+            ssh_port: args.guest_ssh_port,
+            ..SimulatedOptions::default()
+        });
+    }
     if let Some(dir) = &args.data {
         builder = builder.data_dir(dir);
     }
@@ -36,9 +48,11 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
         .start()
         .await
         .map_err(|error| Problem::bad_input("starting the emulator").because(&error))?;
-    emulator
-        .add_installer_iso(embedded::ISO_STORAGE, embedded::ISO)
-        .map_err(|error| Problem::failed("putting an installer ISO on the emulator").because(&error))?;
+    if args.engine == EngineArg::Simulated {
+        emulator
+            .add_installer_iso(embedded::ISO_STORAGE, embedded::ISO)
+            .map_err(|error| Problem::failed("putting an installer ISO on the emulator").because(&error))?;
+    }
     let hang_up = match &args.faults {
         Some(file) => {
             let hang_up = signal(SignalKind::hangup());
@@ -127,14 +141,19 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
         "fingerprint": emulator.fingerprint(),
         "token_id": emulator.token_id(),
         "token_secret": emulator.token_secret(),
+        "engine": emulator.engine(),
         "guest_ssh_port": emulator.guest_ssh_port(),
         "nodes": emulator.nodes().map(|n| json!({ "name": n.name(), "url": n.url() })).collect::<Vec<_>>(),
         "data_dir": emulator.data_dir(),
     }));
     let palette = console.out();
     console.line(format_args!(
-        "{}: guests are simulated",
-        palette.strong("emulated Proxmox VE")
+        "{}: {}",
+        palette.strong("emulated Proxmox VE"),
+        match args.engine {
+            EngineArg::Simulated => "guests are simulated",
+            EngineArg::Qemu => "guests are QEMU processes on this machine",
+        }
     ));
     console.line(format_args!("  url          {}", emulator.url()));
     if args.nodes.0.len() > 1 {
@@ -154,11 +173,13 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
     } else {
         "removed at the end; --data DIR keeps it"
     };
-    console.line(format_args!(
-        "  installer    {}:iso/{}",
-        embedded::ISO_STORAGE,
-        embedded::ISO
-    ));
+    if args.engine == EngineArg::Simulated {
+        console.line(format_args!(
+            "  installer    {}:iso/{}",
+            embedded::ISO_STORAGE,
+            embedded::ISO
+        ));
+    }
     console.line(format_args!(
         "  data         {} ({kept})",
         emulator.data_dir().display()

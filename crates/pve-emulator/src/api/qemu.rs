@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::{Call, Routes, nodes};
 
 pub(super) use drive::{MAX_SIZE, virtual_size};
+pub(crate) use power::adopt;
 pub(super) use status::summary;
 
 pub(super) fn add(routes: &mut Routes) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::qemu::{MAX_SIZE, virtual_size};
-use super::{Call, Outcome, Routes};
+use super::{Call, Outcome, Routes, images};
 use crate::state::{StorageKind, StorageSpec, Storages, Volume, parse_volume_name};
 use crate::wire::{Answer, Failure, Shape};
 
@@ -127,7 +127,19 @@ async fn status(call: Call) -> Outcome {
     Ok(Value::from(figures(&call.world.storages(), &call.node(), &spec)).into())
 }
 
-fn content_entry(spec: &StorageSpec, volume: &Volume) -> Value {
+/// Bytes that a volume takes: what the engine sees, or what was recorded of the real system.
+fn used(call: &Call, storages: &Storages, spec: &StorageSpec, volume: &Volume) -> u64 {
+    let file = storages.file(&call.node(), spec, &volume.name);
+    let seen = call
+        .world
+        .engine
+        .disks()
+        .used_bytes(&file)
+        .filter(|_| volume.vmid.is_some());
+    seen.unwrap_or(volume.used_bytes)
+}
+
+fn content_entry(spec: &StorageSpec, volume: &Volume, used: u64) -> Value {
     let mut entry = json!({
         "volid": format!("{}:{}", spec.id, volume.shown()), "content": volume.content, "format": volume.format,
         "size": volume.size_bytes, "ctime": volume.ctime,
@@ -135,7 +147,7 @@ fn content_entry(spec: &StorageSpec, volume: &Volume) -> Value {
     if let Some(vmid) = volume.vmid {
         entry["vmid"] = vmid.into();
         if spec.kind == StorageKind::Dir {
-            entry["used"] = volume.used_bytes.into();
+            entry["used"] = used.into();
             // A directory storage names the base as the image does: relative to the clone.
             entry["parent"] = volume.parent.as_ref().map_or(Value::Null, |p| format!("../{p}").into());
         } else if let Some(parent) = &volume.parent {
@@ -163,7 +175,10 @@ async fn content(call: Call) -> Outcome {
         })
         .collect();
     list.sort_by_key(|v| v.shown());
-    let list: Vec<Value> = list.into_iter().map(|v| content_entry(&spec, v)).collect();
+    let list: Vec<Value> = list
+        .into_iter()
+        .map(|v| content_entry(&spec, v, used(&call, &storages, &spec, v)))
+        .collect();
     Ok(Value::from(list).into())
 }
 
@@ -220,7 +235,7 @@ async fn volume(call: Call) -> Outcome {
         (None, _) => ("raw", volume.size_bytes.next_multiple_of(512)),
     };
     let mut entry = json!({
-        "size": size, "used": volume.used_bytes, "format": format,
+        "size": size, "used": used(&call, &storages, &spec, volume), "format": format,
         "path": Storages::shown_file(&spec, &volume.name),
     });
     if let Some(parent) = &volume.parent {
@@ -275,15 +290,19 @@ async fn allocate(call: Call) -> Outcome {
     if kind == StorageKind::LvmThin && format != "raw" {
         return Err(Failure::die(format!("unsupported format '{format}'")));
     }
-    let mut storages = call.world.storages_mut();
     let volid = format!("{}:{name}", spec.id);
-    if storages.find(&node, &volid).is_some() {
+    if call.world.storages().find(&node, &volid).is_some() {
         let shown = Storages::shown_file(&spec, &name);
         return Err(Failure::die(format!("disk image '{shown}' already exists")));
     }
-    storages
-        .create_disk(&node, &spec, vmid, &name, bytes, 4096)
-        .map_err(|e| Failure::die(e.to_string()))?;
+    let listed = call
+        .world
+        .storages_mut()
+        .create_disk(&node, &spec, vmid, &name, bytes, 4096);
+    listed.map_err(|e| Failure::die(e.to_string()))?;
+    images::make(&call.world, &node, &spec, &name, images::Content::Empty)
+        .await
+        .map_err(Failure::die)?;
     Ok(volid.into())
 }
 
@@ -309,12 +328,11 @@ async fn delete(call: Call) -> Outcome {
     let node = call.node();
     let upid = call.task("imgdel", &id, |world, worker| async move {
         world.spend(Duration::from_millis(200)).await;
-        let mut storages = world.storages_mut();
-        if !storages.children(&node, &spec, &own).is_empty() {
+        if !world.storages().children(&node, &spec, &own).is_empty() {
             return Err(format!("base volume '{own}' is still in use by linked clones"));
         }
         let shown = Storages::shown_file(&spec, &own);
-        if !storages.remove(&node, &spec, &own).map_err(|e| e.to_string())? {
+        if !images::remove(&world, &node, &spec, &own)? {
             worker.log(format!("disk image '{shown}' does not exist"));
         }
         worker.log(format!("Removed volume '{volid}'"));

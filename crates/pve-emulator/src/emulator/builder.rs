@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::Engine;
+use crate::engine::qemu::QemuOptions;
 use crate::engine::simulated::SimulatedOptions;
 use crate::faults::FaultPlan;
 use crate::state::{Acl, Secret, StorageSpec, Timing, Token, User};
@@ -22,6 +23,7 @@ pub struct EmulatorBuilder {
     pub(super) delays: bool,
     pub(super) engine: Option<Arc<dyn Engine>>,
     pub(super) guests: SimulatedOptions,
+    pub(super) qemu: Option<QemuOptions>,
     pub(super) users: BTreeMap<String, User>,
     pub(super) roles: Vec<(String, Vec<String>)>,
     pub(super) acl: Vec<Acl>,
@@ -54,6 +56,7 @@ impl Default for EmulatorBuilder {
             delays: true,
             engine: None,
             guests: SimulatedOptions::default(),
+            qemu: None,
             users: BTreeMap::new(),
             roles: Vec::new(),
             acl: Vec::new(),
@@ -121,6 +124,13 @@ impl EmulatorBuilder {
     #[must_use]
     pub fn guests(mut self, options: SimulatedOptions) -> Self {
         self.guests = options;
+        self
+    }
+
+    /// Guests are QEMU processes on this machine instead of simulated ones.
+    #[must_use]
+    pub fn qemu(mut self, options: QemuOptions) -> Self {
+        self.qemu = Some(options);
         self
     }
 

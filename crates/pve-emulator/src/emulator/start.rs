@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Emulator, EmulatorBuilder, TOKEN_ID};
 use crate::engine::Engine;
+use crate::engine::qemu::QemuEngine;
 use crate::engine::simulated::{SimulatedEngine, SimulatedOptions, TimeScale};
 use crate::error::Error;
 use crate::faults::FaultPlan;
@@ -22,7 +23,7 @@ impl EmulatorBuilder {
     /// Starts it.
     ///
     /// # Errors
-    /// [`Error::Listen`], [`Error::Data`], [`Error::Tls`] or [`Error::Invalid`] when a setting cannot be.
+    /// [`Error::Listen`], [`Error::Data`], [`Error::Tls`], [`Error::Engine`] or [`Error::Invalid`] when a setting cannot be.
     ///
     /// # Cancel safety
     /// Nothing goes on running when the future is dropped.
@@ -60,6 +61,8 @@ impl EmulatorBuilder {
         let mut guests = None;
         let engine: Arc<dyn Engine> = if let Some(engine) = self.engine {
             engine
+        } else if let Some(options) = self.qemu {
+            Arc::new(QemuEngine::open(options, &data_dir.join("run"))?)
         } else {
             let time = match self.timing {
                 Timing::Instant => TimeScale::Instant,
@@ -88,8 +91,9 @@ impl EmulatorBuilder {
             started: Instant::now(),
         };
         let nodes = settings.nodes.clone();
-        let world = World::open(settings, engine, access, storages)?;
-        let server = Arc::new(Server::new(Arc::new(world)));
+        let world = Arc::new(World::open(settings, engine, access, storages)?);
+        crate::api::adopt(&world).await;
+        let server = Arc::new(Server::new(world));
         let stop = CancellationToken::new();
         let mut addresses = Vec::new();
         let mut serving = Vec::new();

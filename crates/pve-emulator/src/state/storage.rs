@@ -1,5 +1,5 @@
-//! Storages and their volumes. Each volume is a file in the data directory; a simulated disk's file is small, so its
-//! size as the guest sees it is kept beside it.
+//! Storages and their volumes. Each volume is a file in the data directory, whose size need not be the one that the guest sees:
+//! a simulated disk's file is small, a qcow2 file grows. So that size is kept beside it.
 
 mod spec;
 mod volume;
@@ -180,7 +180,7 @@ impl Storages {
         self.save(&key)
     }
 
-    /// Creates an empty disk with its file.
+    /// Puts a disk on the list, which reserves its name, and makes the folder for its image.
     pub(crate) fn create_disk(
         &mut self,
         node: &str,
@@ -204,6 +204,7 @@ impl Storages {
                 used_bytes,
                 ctime: now(),
                 parent: None,
+                origins: Vec::new(),
             },
         )?;
         let make = || {
@@ -225,23 +226,6 @@ impl Storages {
         std::fs::rename(from, file)?;
         // Killed here, the next start finds the file and lists it.
         self.insert(node, spec, volume)
-    }
-
-    /// Gives a listed disk the content that was copied for it.
-    ///
-    /// # Errors
-    /// The disk has been deleted meanwhile; the copy is then deleted too.
-    pub(crate) fn fill(
-        &mut self,
-        node: &str,
-        spec: &StorageSpec,
-        name: &str,
-        copy: tempfile::TempPath,
-    ) -> std::io::Result<()> {
-        if !self.volumes(node, spec).any(|v| v.name == name) {
-            return Err(std::io::ErrorKind::NotFound.into());
-        }
-        copy.persist(self.file(node, spec, name)).map_err(|e| e.error)
     }
 
     fn forget(&mut self, node: &str, spec: &StorageSpec, name: &str) -> std::io::Result<()> {
@@ -342,6 +326,7 @@ mod tests {
         for spec in &specs {
             let name = storages.free_name("pve", spec, 100, "raw");
             storages.create_disk("pve", spec, 100, &name, 1 << 30, 0).unwrap();
+            std::fs::write(storages.file("pve", spec, &name), "").unwrap();
         }
         let storages = Storages::open(dir.path().into(), specs.clone(), &nodes).unwrap();
         assert_eq!(

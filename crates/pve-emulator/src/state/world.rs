@@ -97,10 +97,7 @@ impl World {
                 if let Some(vmid) = vmid.filter(|_| path.extension().is_some_and(|e| e == "json")) {
                     let bytes = std::fs::read(&path).map_err(at(&path))?;
                     let read = serde_json::from_slice::<Machine>(&bytes);
-                    let mut machine = read.map_err(|source| Error::Corrupt { path, source })?;
-                    // No guest outlives the emulator, and so no change has to wait for its stop.
-                    machine.apply_pending();
-                    machines.insert(vmid, machine);
+                    machines.insert(vmid, read.map_err(|source| Error::Corrupt { path, source })?);
                 }
             }
         }

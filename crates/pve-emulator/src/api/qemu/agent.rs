@@ -93,12 +93,19 @@ async fn ask(call: &Call, command: &str, arguments: Value) -> Result<Value, Fail
     if call.world.engine.status(vmid).is_none() {
         return Err(Failure::die(format!("VM {vmid} is not running")));
     }
+    let asked = std::time::Instant::now();
     match call.world.engine.agent(vmid, command, arguments).await {
         Ok(value) => Ok(value),
         Err(AgentError::NotRunning) => {
-            call.world.delay(Duration::from_secs(3)).await;
+            // A real agent was waited for already.
+            call.world
+                .delay(Duration::from_secs(3).saturating_sub(asked.elapsed()))
+                .await;
             Err(Failure::die("QEMU guest agent is not running"))
         }
+        Err(AgentError::Timeout) => Err(Failure::die(format!(
+            "VM {vmid} qga command '{command}' failed - got timeout"
+        ))),
         Err(AgentError::Failed { desc, .. }) => Err(Failure::die(format!("Agent error: {desc}"))),
     }
 }

@@ -1,6 +1,5 @@
 //! `POST /nodes/{node}/qemu/{vmid}/clone`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use super::drive::{CLOUDINIT_USED, allocation_line, cloudinit_name, disks, fresh
 use super::options::{is_cloudinit, is_drive, is_unused, parse};
 use super::{check_lock, upid};
 use crate::api::access::uuid;
-use crate::api::{Call, Outcome, Routes};
-use crate::state::{ConfigMap, Machine, StorageKind, StorageSpec, Storages, Volume, World, copy_aside, now, size_text};
+use crate::api::{Call, Outcome, Routes, images};
+use crate::state::{ConfigMap, Machine, StorageKind, StorageSpec, Storages, Volume, World, now, size_text};
 use crate::tasks::Worker;
 use crate::wire::Failure;
 
@@ -142,7 +141,11 @@ async fn clone(call: Call) -> Outcome {
             format,
         };
         let mut made = Vec::new();
-        match worker.refused().and_then(|()| copy.config(source, &mut made)) {
+        let begun = match worker.refused() {
+            Ok(()) => copy.config(source, &mut made).await,
+            Err(error) => Err(error),
+        };
+        match begun {
             Ok(mut config) => {
                 config.insert("name".into(), name);
                 if let Some(description) = description {
@@ -156,10 +159,7 @@ async fn clone(call: Call) -> Outcome {
             }
             Err(error) => {
                 for (spec, name) in made {
-                    world
-                        .storages_mut()
-                        .remove(&node, &spec, &name)
-                        .map_err(|e| e.to_string())?;
+                    images::remove(&world, &node, &spec, &name)?;
                 }
                 world.remove_machine(newid);
                 Err(format!("clone failed: {error}"))
@@ -182,7 +182,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// The clone's configuration with its new disks; what was made is noted in `made`.
-    fn config(&self, source: ConfigMap, made: &mut Vec<(StorageSpec, String)>) -> Result<ConfigMap, String> {
+    async fn config(&self, source: ConfigMap, made: &mut Vec<(StorageSpec, String)>) -> Result<ConfigMap, String> {
         let mut config = ConfigMap::new();
         for (key, text) in source {
             if is_unused(&key) || matches!(key.as_str(), "template" | "lock" | "vmstate" | "parent" | "snaptime") {
@@ -190,9 +190,9 @@ impl Copy<'_> {
             }
             let disk = is_drive(&key) && !super::options::is_cdrom(&text) && volid_of(&text).is_some();
             let text = if is_cloudinit(&text) {
-                self.cloudinit(&key, &text, made)?
+                self.cloudinit(&key, &text, made).await?
             } else if disk {
-                self.disk(&key, &text, made)?
+                self.disk(&key, &text, made).await?
             } else {
                 text
             };
@@ -211,19 +211,29 @@ impl Copy<'_> {
         Ok(config)
     }
 
-    fn cloudinit(&self, key: &str, text: &str, made: &mut Vec<(StorageSpec, String)>) -> Result<String, String> {
+    async fn cloudinit(&self, key: &str, text: &str, made: &mut Vec<(StorageSpec, String)>) -> Result<String, String> {
         let volid = volid_of(text).unwrap_or_default();
-        let mut storages = self.world.storages_mut();
         let own = volid.split(':').next().unwrap_or_default().to_owned();
-        let spec = storages.spec(self.storage.as_ref().unwrap_or(&own))?.clone();
-        let size = storages.find(self.node, volid).map_or(4 << 20, |(_, v)| v.size_bytes);
+        let spec = self
+            .world
+            .storages()
+            .spec(self.storage.as_ref().unwrap_or(&own))?
+            .clone();
+        let size = self
+            .world
+            .storages()
+            .find(self.node, volid)
+            .map_or(4 << 20, |(_, v)| v.size_bytes);
         let name = cloudinit_name(&spec, self.newid);
         let format = if spec.kind == StorageKind::Dir { "qcow2" } else { "raw" };
         self.worker.log(format!("create full clone of drive {key} ({volid})"));
         self.worker.log(allocation_line(&spec, &name, format, size));
-        storages
-            .create_disk(self.node, &spec, self.newid, &name, size, CLOUDINIT_USED)
-            .map_err(|e| e.to_string())?;
+        let listed = self
+            .world
+            .storages_mut()
+            .create_disk(self.node, &spec, self.newid, &name, size, CLOUDINIT_USED);
+        listed.map_err(|e| e.to_string())?;
+        images::make(self.world, self.node, &spec, &name, images::Content::Empty).await?;
         made.push((spec.clone(), name.clone()));
         self.worker.log(format!("allocated target volume '{}:{name}'", spec.id));
         let mut parts = parse(key, text).map_err(|f| f.message)?;
@@ -232,7 +242,7 @@ impl Copy<'_> {
         Ok(parts.print("file"))
     }
 
-    fn disk(&self, key: &str, text: &str, made: &mut Vec<(StorageSpec, String)>) -> Result<String, String> {
+    async fn disk(&self, key: &str, text: &str, made: &mut Vec<(StorageSpec, String)>) -> Result<String, String> {
         let volid = volid_of(text).unwrap_or_default();
         let (from_spec, base) = {
             let storages = self.world.storages();
@@ -241,21 +251,22 @@ impl Copy<'_> {
                 .ok_or_else(|| format!("volume '{volid}' does not exist"))?;
             (spec.clone(), volume.clone())
         };
-        let (spec, name, file) = if self.full {
+        let (spec, name) = if self.full {
             self.worker.log(format!("create full clone of drive {key} ({volid})"));
             self.full_copy(key, &from_spec, &base)?
         } else {
             self.worker.log(format!("create linked clone of drive {key} ({volid})"));
             self.linked(&from_spec, &base, volid)?
         };
-        made.push((spec.clone(), name.clone()));
         // The copy is made outside the lock: it can be large.
-        let from = self.world.storages().file(self.node, &from_spec, &base.name);
-        let copy = copy_aside(&from, &file).map_err(|e| e.to_string())?;
-        self.world
-            .storages_mut()
-            .fill(self.node, &spec, &name, copy)
-            .map_err(|e| e.to_string())?;
+        let from = images::image(self.world, self.node, &from_spec, &base);
+        let content = if self.full {
+            images::Content::Of(from)
+        } else {
+            images::Content::OnTopOf(from)
+        };
+        images::make(self.world, self.node, &spec, &name, content).await?;
+        made.push((spec.clone(), name.clone()));
         let shown = {
             let storages = self.world.storages();
             storages
@@ -277,12 +288,7 @@ impl Copy<'_> {
         Ok(parts.print("file"))
     }
 
-    fn full_copy(
-        &self,
-        key: &str,
-        from: &StorageSpec,
-        base: &Volume,
-    ) -> Result<(StorageSpec, String, PathBuf), String> {
+    fn full_copy(&self, key: &str, from: &StorageSpec, base: &Volume) -> Result<(StorageSpec, String), String> {
         let mut storages = self.world.storages_mut();
         let spec = storages.spec(self.storage.as_ref().unwrap_or(&from.id))?.clone();
         let format = match spec.kind {
@@ -302,12 +308,11 @@ impl Copy<'_> {
         storages
             .create_disk(self.node, &spec, self.newid, &name, base.size_bytes, used)
             .map_err(|e| e.to_string())?;
-        let file = storages.file(self.node, &spec, &name);
         self.worker.log(format!("allocated target volume '{}:{name}'", spec.id));
-        Ok((spec, name, file))
+        Ok((spec, name))
     }
 
-    fn linked(&self, spec: &StorageSpec, base: &Volume, volid: &str) -> Result<(StorageSpec, String, PathBuf), String> {
+    fn linked(&self, spec: &StorageSpec, base: &Volume, volid: &str) -> Result<(StorageSpec, String), String> {
         let mut storages = self.world.storages_mut();
         let shown_base = volid.split_once(':').map_or(volid, |(_, name)| name).to_owned();
         let name = storages.free_name(self.node, spec, self.newid, "qcow2");
@@ -351,8 +356,9 @@ impl Copy<'_> {
             used_bytes: if base.format == "qcow2" { LINKED } else { LINKED_SMALL },
             ctime: now(),
             parent,
+            origins: images::origins(self.world, spec, &name, base),
         };
         storages.insert(self.node, spec, volume).map_err(|e| e.to_string())?;
-        Ok((spec.clone(), name, file))
+        Ok((spec.clone(), name))
     }
 }

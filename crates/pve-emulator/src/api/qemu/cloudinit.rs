@@ -1,5 +1,7 @@
 //! `/nodes/{node}/qemu/{vmid}/cloudinit`: what the drive tells the guest.
 
+mod drive;
+
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
@@ -11,6 +13,8 @@ use super::options::{indexed, is_cloudinit, parse};
 use crate::api::{Call, Outcome, Routes};
 use crate::state::{ConfigMap, Machine, World, typed};
 use crate::wire::{Answer, Failure};
+
+pub(super) use drive::write;
 
 /// The options that `GET cloudinit` compares.
 const OPTIONS: [&str; 8] = [
@@ -93,9 +97,11 @@ async fn state(call: Call) -> Outcome {
 }
 
 async fn regenerate(call: Call) -> Outcome {
-    call.machine()?;
-    if call.world.engine.status(call.vmid()).is_some() {
-        generated(&call.world, call.vmid());
+    let machine = call.machine()?;
+    let (node, vmid) = (call.node(), call.vmid());
+    write(&call.world, &node, vmid, &machine).await.map_err(Failure::die)?;
+    if call.world.engine.status(vmid).is_some() {
+        generated(&call.world, vmid);
     }
     Ok(Answer::null())
 }
@@ -228,10 +234,14 @@ fn network_data(config: &ConfigMap) -> String {
 
 /// The instance changes its id when what it is told changes.
 fn meta_data(config: &ConfigMap, vmid: u32, machine: &Machine) -> String {
+    meta_data_of(&user_data(config, vmid, true), &network_data(config), &machine.config)
+}
+
+fn meta_data_of(user: &str, network: &str, config: &ConfigMap) -> String {
     let mut digest = Sha1::new();
-    digest.update(user_data(config, vmid, true));
-    digest.update(network_data(config));
-    digest.update(machine.config.get("vmgenid").map(String::as_str).unwrap_or_default());
+    digest.update(user);
+    digest.update(network);
+    digest.update(config.get("vmgenid").map(String::as_str).unwrap_or_default());
     format!("instance-id: {}\n", hex::encode(digest.finalize()))
 }
 

@@ -190,7 +190,7 @@ async fn put(call: Call) -> Outcome {
     call.machine()?;
     let _lock = call.world.lock_vm(call.vmid()).await.map_err(Failure::die)?;
     check_now(&call.machine()?, &change)?;
-    apply(&call.world, &call.node(), call.vmid(), &change, None)?;
+    apply(&call.world, &call.node(), call.vmid(), &change, None).await?;
     Ok(Answer::null())
 }
 
@@ -217,7 +217,9 @@ async fn post(call: Call) -> Outcome {
         world.spend(Duration::from_millis(50)).await;
         let machine = world.machine(&node, vmid).ok_or("the VM is gone")?;
         check_now(&machine, &change).map_err(|f| f.message)?;
-        apply(&world, &node, vmid, &change, Some(&worker)).map_err(task_text)
+        apply(&world, &node, vmid, &change, Some(&worker))
+            .await
+            .map_err(task_text)
     });
     if let Some(delay) = call.params.int("background_delay").and_then(|d| u64::try_from(d).ok())
         && let Some(running) = call.world.tasks.get(&task)
@@ -241,7 +243,13 @@ fn task_text(failure: Failure) -> String {
 }
 
 /// Carries a change out. What a running VM cannot take at once becomes pending.
-fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Option<&Worker>) -> Result<(), Failure> {
+async fn apply(
+    world: &Arc<World>,
+    node: &str,
+    vmid: u32,
+    change: &Change,
+    worker: Option<&Worker>,
+) -> Result<(), Failure> {
     let running = world.engine.status(vmid).is_some();
     let Some(mut machine) = world.machine(node, vmid) else {
         return Err(Failure::die("the VM is gone"));
@@ -268,7 +276,9 @@ fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Opt
     }
     for (key, text) in &change.set {
         let value = match change.plans.get(key) {
-            Some(plan) => drive::realise(world, node, vmid, key, plan, worker, &mut made).map_err(Failure::die)?,
+            Some(plan) => drive::realise(world, node, vmid, key, plan, worker, &mut made)
+                .await
+                .map_err(Failure::die)?,
             None => normalise(key, text)?,
         };
         if key == "boot" {
@@ -284,12 +294,34 @@ fn apply(world: &Arc<World>, node: &str, vmid: u32, change: &Change, worker: Opt
         machine.apply_pending();
     }
     keep_detached(vmid, &before, &mut machine);
+    if running {
+        change_media(world, node, vmid, &machine).await.map_err(Failure::die)?;
+    }
     world.change_machine(vmid, |m| *m = machine);
     if errors.is_empty() {
         Ok(())
     } else {
         Err(Failure::params(errors))
     }
+}
+
+/// Puts other media into the CD-ROM drives of a running guest.
+async fn change_media(world: &World, node: &str, vmid: u32, new: &Machine) -> Result<(), String> {
+    let old = world.machine(node, vmid).map(|m| m.config).unwrap_or_default();
+    for (slot, text) in new.config.iter().filter(|(k, t)| is_drive(k) && is_cdrom(t)) {
+        let Some(before) = old.get(slot).filter(|t| is_cdrom(t)) else {
+            continue;
+        };
+        match (drive::volid_of(before), drive::volid_of(text)) {
+            (before, now) if before == now => {}
+            (_, Some(volid)) => {
+                let medium = super::power::medium(world, node, slot, text, volid)?;
+                world.engine.change_medium(vmid, slot, Some(&medium)).await?;
+            }
+            (_, None) => world.engine.change_medium(vmid, slot, None).await?,
+        }
+    }
+    Ok(())
 }
 
 fn check_boot(value: &str, machine: &Machine) -> Result<(), Failure> {

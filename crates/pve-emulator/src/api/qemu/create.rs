@@ -159,7 +159,7 @@ async fn create(call: Call) -> Outcome {
             if failed.is_some() {
                 break;
             }
-            match drive::realise(&world, &node, vmid, key, plan, Some(&worker), &mut made) {
+            match drive::realise(&world, &node, vmid, key, plan, Some(&worker), &mut made).await {
                 Ok(text) => {
                     config.insert(key.clone(), text);
                 }

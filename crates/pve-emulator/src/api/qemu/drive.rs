@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::options::{is_cdrom, is_cloudinit, parse};
-use crate::api::Call;
+use crate::api::{Call, images};
 use crate::schema::PropertyString;
-use crate::state::{ConfigMap, StorageKind, StorageSpec, Storages, World, copy_aside, parse_volume_name, size_text};
+use crate::state::{ConfigMap, StorageKind, StorageSpec, Storages, World, parse_volume_name, size_text};
 use crate::tasks::Worker;
 use crate::wire::Failure;
 
@@ -202,7 +202,7 @@ pub(super) fn owner_of(own: &str) -> Option<u32> {
 ///
 /// # Errors
 /// PVE's text; volumes that were made stay for the caller to remove.
-pub(super) fn realise(
+pub(super) async fn realise(
     world: &Arc<World>,
     node: &str,
     vmid: u32,
@@ -228,14 +228,15 @@ pub(super) fn realise(
             Ok(parts.print("file"))
         }
         Plan::CloudInit { storage, parts } => {
-            let mut storages = world.storages_mut();
-            let spec = storages.spec(storage)?.clone();
+            let spec = world.storages().spec(storage)?.clone();
             let name = cloudinit_name(&spec, vmid);
             let format = if spec.kind == StorageKind::Dir { "qcow2" } else { "raw" };
             log(allocation_line(&spec, &name, format, CLOUDINIT));
-            storages
-                .create_disk(node, &spec, vmid, &name, CLOUDINIT, CLOUDINIT_USED)
-                .map_err(|e| e.to_string())?;
+            let listed = world
+                .storages_mut()
+                .create_disk(node, &spec, vmid, &name, CLOUDINIT, CLOUDINIT_USED);
+            listed.map_err(|e| e.to_string())?;
+            images::make(world, node, &spec, &name, images::Content::Empty).await?;
             let volid = format!("{}:{name}", spec.id);
             made.push(volid.clone());
             log(format!("{key}: successfully created disk '{volid},media=cdrom'"));
@@ -249,21 +250,13 @@ pub(super) fn realise(
             size_bytes,
             parts,
         } => {
-            let mut storages = world.storages_mut();
-            let spec = storages.spec(storage)?.clone();
+            let spec = world.storages().spec(storage)?.clone();
             let mut parts = parts.clone();
-            let source = parts.remove("import-from");
-            let source = match &source {
+            let source = match parts.remove("import-from") {
                 Some(volid) => {
-                    let (storage, name) = volid.split_once(':').unwrap_or_default();
-                    let from = storages.spec(storage)?;
-                    let Some((from, volume)) = storages.find(node, volid) else {
-                        return Err(format!("failed to stat '{}'", Storages::shown_file(from, name)));
-                    };
-                    let file = storages.file(node, from, &volume.name);
-                    let size = virtual_size(&file, volume);
+                    let source = import_source(world, node, &volid)?;
                     log(format!("create full clone of drive ({volid})"));
-                    Some((file, size, volume.format.clone()))
+                    Some(source)
                 }
                 None => None,
             };
@@ -271,7 +264,7 @@ pub(super) fn realise(
             if spec.kind == StorageKind::LvmThin && given.as_ref().is_some_and(|f| f != "raw") {
                 return Err(format!("unsupported format '{}'", given.unwrap_or_default()));
             }
-            let of_source = source.as_ref().map(|(_, _, format)| format.clone());
+            let of_source = source.as_ref().map(|(_, format)| format.clone());
             let format = match spec.kind {
                 StorageKind::LvmThin => "raw".to_owned(),
                 StorageKind::Dir => given.or_else(|| of_source.clone()).unwrap_or_else(|| "raw".into()),
@@ -285,10 +278,10 @@ pub(super) fn realise(
                     }
                 }
                 ("tpmstate0", _) => TPM_STATE,
-                (_, Some((_, size, _))) => *size,
+                (_, Some((image, _))) => image.size_bytes,
                 _ => *size_bytes,
             };
-            let name = storages.free_name(node, &spec, vmid, &format);
+            let name = world.storages().free_name(node, &spec, vmid, &format);
             if size > MAX_SIZE {
                 // The tool says what it was about to do before it fails (recorded for files).
                 log(allocation_line(&spec, &name, &format, size));
@@ -304,16 +297,35 @@ pub(super) fn realise(
             };
             log(allocation_line(&spec, &name, &format, size));
             let used = if key == "efidisk0" { size } else { fresh_use(&format) };
-            storages
-                .create_disk(node, &spec, vmid, &name, size, used)
-                .map_err(|e| e.to_string())?;
+            let listed = world.storages_mut().create_disk(node, &spec, vmid, &name, size, used);
+            listed.map_err(|e| e.to_string())?;
             let volid = format!("{}:{name}", spec.id);
+            let imported = source.is_some();
+            let content = match source {
+                Some((from, _)) => images::Content::Of(from),
+                None if key == "efidisk0" => {
+                    let keys = parts.get("pre-enrolled-keys") == Some("1");
+                    let variables = world
+                        .engine
+                        .disks()
+                        .efi_variables(parts.get("efitype") == Some("4m"), keys);
+                    match variables {
+                        Ok(Some(bytes)) => images::Content::Bytes(bytes),
+                        Ok(None) => images::Content::Empty,
+                        Err(error) => {
+                            let gone = world.storages_mut().remove(node, &spec, &name);
+                            gone.map_err(|e| format!("{error}; and then: {e}"))?;
+                            return Err(error);
+                        }
+                    }
+                }
+                None => images::Content::Empty,
+            };
+            images::make(world, node, &spec, &name, content)
+                .await
+                .map_err(|e| format!("unable to create image: {e}"))?;
             made.push(volid.clone());
-            if let Some((from, _, _)) = source {
-                let file = storages.file(node, &spec, &name);
-                copy_aside(&from, &file)
-                    .and_then(|copy| storages.fill(node, &spec, &name, copy))
-                    .map_err(|e| format!("import failed: {e}"))?;
+            if imported {
                 log(format!("allocated target volume '{volid}'"));
                 let text = human(size);
                 log(format!("transferred 0.0 B of {text} (0.00%)"));
@@ -335,6 +347,21 @@ pub(super) fn realise(
             Ok(text)
         }
     }
+}
+
+/// The image to import, with its size as a guest sees it, and the format that its volume has.
+fn import_source(world: &World, node: &str, volid: &str) -> Result<(crate::engine::Image, String), String> {
+    let (storage, name) = volid.split_once(':').unwrap_or_default();
+    let storages = world.storages();
+    let from = storages.spec(storage)?;
+    let Some((from, volume)) = storages.find(node, volid) else {
+        return Err(format!("failed to stat '{}'", Storages::shown_file(from, name)));
+    };
+    let (from, volume) = (from.clone(), volume.clone());
+    drop(storages);
+    let mut image = images::image(world, node, &from, &volume);
+    image.size_bytes = virtual_size(&image.path, &volume);
+    Ok((image, volume.format))
 }
 
 /// Bytes that a fresh image takes on a file system (recorded).
@@ -399,19 +426,15 @@ pub(super) fn free(world: &World, node: &str, vmid: u32, volid: &str) -> Result<
     let Some((storage, name)) = volid.split_once(':') else {
         return Ok(());
     };
-    let mut storages = world.storages_mut();
-    let spec = storages.spec(storage)?.clone();
+    let spec = world.storages().spec(storage)?.clone();
     let (own, _) = parse_volume_name(spec.kind, name)?;
     if owner_of(&own) != Some(vmid) {
         return Ok(());
     }
-    if !storages.children(node, &spec, &own).is_empty() {
+    if !world.storages().children(node, &spec, &own).is_empty() {
         return Err(format!("base volume '{own}' is still in use by linked clones"));
     }
-    storages
-        .remove(node, &spec, &own)
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    images::remove(world, node, &spec, &own).map(|_| ())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `/nodes/{node}/qemu/{vmid}/status/*`: start, stop and what is between.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::options::{is_cdrom, is_cloudinit, is_drive};
 use super::status::agent_enabled;
 use super::{check_lock, cloudinit, config, drive, skiplock, upid};
-use crate::api::{Call, Outcome, Routes};
-use crate::engine::{Drive, Launch, Powerdown};
+use crate::api::{Call, Outcome, Routes, images};
+use crate::engine::{Drive, Launch, OnExit, Powerdown, StartError};
 use crate::state::{Identity, Machine, World};
 use crate::tasks::Worker;
 use crate::wire::Failure;
@@ -66,55 +66,79 @@ pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Ident
             }
             if cloudinit::has_drive(&machine.config) {
                 worker.log("generating cloud-init ISO");
+                cloudinit::write(&inner, &node, vmid, &machine).await?;
                 cloudinit::generated(&inner, vmid);
             }
             inner.spend(Duration::from_millis(800)).await;
-            launch(&inner, vmid, &machine).await
+            launch(&inner, vmid, &machine, &worker).await
         });
     task.upid.to_string()
 }
 
 /// Hands a VM to the engine.
-async fn launch(world: &Arc<World>, vmid: u32, machine: &Machine) -> Result<(), String> {
+async fn launch(world: &Arc<World>, vmid: u32, machine: &Machine, worker: &Worker) -> Result<(), String> {
     let drives = media(world, machine)?;
     check_bridges(machine)?;
-    // The engine calls this when the process ends; it must not keep the world alive.
-    let weak = Arc::downgrade(world);
     let launch = Launch {
         vmid,
         node: machine.node.clone(),
         config: machine.config.clone(),
         drives,
-        on_exit: Arc::new(move |vmid, exit| {
-            tracing::debug!(vmid, ?exit, "guest ended");
-            if let Some(world) = weak.upgrade() {
-                config::settle(&world, vmid);
-                world.exited.notify_waiters();
-            }
-        }),
+        on_exit: on_exit(world),
     };
-    world.engine.start(launch).await.map_err(|e| e.0)
+    let started = world.engine.start(launch).await;
+    started.map_err(|StartError(text)| {
+        // What QEMU printed goes into the log (recorded); how it ended is the error.
+        let (printed, reason) = text.rsplit_once('\n').unwrap_or(("", &text));
+        for line in printed.lines() {
+            worker.log(line);
+        }
+        reason.to_owned()
+    })
+}
+
+/// What happens when a guest's process ends. The engine keeps this, so it must not keep the world alive.
+fn on_exit(world: &Arc<World>) -> OnExit {
+    let weak = Arc::downgrade(world);
+    Arc::new(move |vmid, exit| {
+        tracing::debug!(vmid, ?exit, "guest ended");
+        if let Some(world) = weak.upgrade() {
+            config::settle(&world, vmid);
+            world.exited.notify_waiters();
+        }
+    })
+}
+
+/// Lets the engine take over the guests that an earlier emulator left. Of the others pending changes take effect: their
+/// processes ended when nobody looked.
+pub(crate) async fn adopt(world: &Arc<World>) {
+    let configured: BTreeSet<u32> = world.machines().keys().copied().collect();
+    let running = world.engine.adopt(&configured, on_exit(world)).await;
+    for vmid in configured.difference(&running) {
+        config::settle(world, *vmid);
+    }
 }
 
 /// The drives with their media as files.
 fn media(world: &World, machine: &Machine) -> Result<Vec<Drive>, String> {
-    let storages = world.storages();
     let mut drives = Vec::new();
     for (slot, text) in machine.config.iter().filter(|(k, _)| is_drive(k)) {
         let Some(volid) = drive::volid_of(text) else { continue };
-        let (spec, volume) = storages
-            .find(&machine.node, volid)
-            .ok_or_else(|| format!("volume '{volid}' does not exist"))?;
-        let path: PathBuf = storages.file(&machine.node, spec, &volume.name);
-        let cdrom = is_cdrom(text) || is_cloudinit(text);
-        drives.push(Drive {
-            slot: slot.clone(),
-            cdrom,
-            path,
-            size_bytes: volume.size_bytes,
-        });
+        drives.push(medium(world, &machine.node, slot, text, volid)?);
     }
     Ok(drives)
+}
+
+/// A drive with the volume that its option names.
+pub(super) fn medium(world: &World, node: &str, slot: &str, text: &str, volid: &str) -> Result<Drive, String> {
+    let image = images::find(world, node, volid)?;
+    Ok(Drive {
+        slot: slot.to_owned(),
+        cdrom: is_cdrom(text) || is_cloudinit(text),
+        path: image.path,
+        format: image.format,
+        size_bytes: image.size_bytes,
+    })
 }
 
 /// A bridge that the node does not have fails the start, not the create (`FACTS` 35).
@@ -208,6 +232,7 @@ async fn power_off(
     force: bool,
     worker: &Worker,
 ) -> Result<(), String> {
+    let asked = std::time::Instant::now();
     let how = if !agent_enabled(&machine.config) {
         Powerdown::Acpi
     } else if world
@@ -218,7 +243,9 @@ async fn power_off(
     {
         Powerdown::Agent
     } else {
-        world.delay(Duration::from_secs(3)).await;
+        world
+            .delay(Duration::from_secs(3).saturating_sub(asked.elapsed()))
+            .await;
         worker.log(format!(
             "QEMU Guest Agent is not running - VM {vmid} qga command 'guest-ping' failed - got timeout"
         ));

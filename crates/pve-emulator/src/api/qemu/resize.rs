@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::options::{is_cdrom, parse};
 use super::{check_lock, drive, skiplock, upid};
-use crate::api::{Call, Outcome, Routes};
+use crate::api::{Call, Outcome, Routes, images};
 use crate::state::{StorageKind, Storages, size_text};
 
 pub(super) fn add(routes: &mut Routes) {
@@ -62,9 +62,8 @@ async fn resize(call: Call) -> Outcome {
             .require(&who, &format!("/storage/{storage}"), &["Datastore.AllocateSpace"])
             .map_err(|f| format!("{} {}", f.status, f.message))?;
         world.spend(Duration::from_millis(100)).await;
-        let mut storages = world.storages_mut();
-        let (spec, volume) = storages.find(&node, &volid).ok_or_else(|| format!("volume '{volid}' does not exist"))?;
-        let (spec, volume) = (spec.clone(), volume.clone());
+        let found = world.storages().find(&node, &volid).map(|(s, v)| (s.clone(), v.clone()));
+        let (spec, volume) = found.ok_or_else(|| format!("volume '{volid}' does not exist"))?;
         let new = wanted(&size, volume.size_bytes).ok_or("unable to parse size")?;
         if new > drive::MAX_SIZE {
             let shown = Storages::shown_file(&spec, &volume.name);
@@ -86,8 +85,13 @@ async fn resize(call: Call) -> Outcome {
                 "command '/usr/bin/qemu-img resize '--preallocation={how}' -f {format} {shown} {new}' failed: exit code 1"
             ));
         }
-        storages.set_size(&node, &spec, &volume.name, new).map_err(|e| e.to_string())?;
-        drop(storages);
+        if world.engine.status(vmid).is_some() {
+            world.engine.resize(vmid, &disk, new).await?;
+        } else {
+            let image = images::image(&world, &node, &spec, &volume);
+            world.engine.disks().resize(&image, new).await?;
+        }
+        world.storages_mut().set_size(&node, &spec, &volume.name, new).map_err(|e| e.to_string())?;
         worker.log("Image resized.");
         let mut parts = parse(&disk, text).map_err(|f| f.message)?;
         parts.set("size", size_text(new));

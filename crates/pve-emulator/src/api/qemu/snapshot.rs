@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::drive::disks;
 use super::{check_lock, upid};
 use crate::api::access::uuid;
-use crate::api::{Call, Outcome, Routes};
+use crate::api::{Call, Outcome, Routes, images};
+use crate::engine::SnapshotAction;
 use crate::state::{Snapshot, now, typed_map};
 use crate::wire::{Answer, Failure, Shape};
 
@@ -128,9 +129,10 @@ async fn create(call: Call) -> Outcome {
             }
         }
         world.spend(Duration::from_millis(300)).await;
-        for (key, volid) in disks {
+        for (key, volid) in &disks {
             worker.log(format!("snapshotting 'drive-{key}' ({volid})"));
         }
+        images::snapshot(&world, &node, vmid, &disks, &name, SnapshotAction::Take).await?;
         world.change_machine(vmid, |machine| {
             let mut config = machine.config.clone();
             let parent = config.remove("parent");
@@ -164,6 +166,8 @@ async fn rollback(call: Call) -> Outcome {
         check_lock(&machine.config, false)?;
         world.engine.stop(vmid).await;
         world.spend(Duration::from_millis(300)).await;
+        let kept = disks(&snapshot.config);
+        images::snapshot(&world, &node, vmid, &kept, &name, SnapshotAction::Restore).await?;
         world.change_machine(vmid, |machine| {
             // The VM's own description outlives a rollback (recorded).
             let description = machine.config.get("description").cloned();
@@ -191,6 +195,8 @@ async fn delete(call: Call) -> Outcome {
         let snapshot = machine.snapshots.get(&name).cloned().ok_or_else(|| no_such(&name))?;
         check_lock(&machine.config, false)?;
         world.spend(Duration::from_millis(200)).await;
+        let kept = disks(&snapshot.config);
+        images::snapshot(&world, &node, vmid, &kept, &name, SnapshotAction::Drop).await?;
         world.change_machine(vmid, |machine| {
             machine.snapshots.remove(&name);
             let heir = snapshot.parent;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{check_lock, drive, upid};
-use crate::api::{Call, Outcome, Routes};
+use crate::api::{Call, Outcome, Routes, images};
 use crate::state::StorageKind;
 use crate::wire::Failure;
 
@@ -36,7 +36,7 @@ async fn template(call: Call) -> Outcome {
             if only.as_ref().is_some_and(|o| *o != key) {
                 continue;
             }
-            let new = to_base(&world, &node, &volid)?;
+            let new = to_base(&world, &node, &volid).await?;
             world.change_machine(vmid, |m| {
                 if let Some(text) = m.config.get_mut(&key) {
                     *text = text.replacen(&volid, &new, 1);
@@ -49,12 +49,10 @@ async fn template(call: Call) -> Outcome {
 }
 
 /// Renames a disk to `base-...` and returns its new volid; a base stays what it is.
-fn to_base(world: &crate::state::World, node: &str, volid: &str) -> Result<String, String> {
-    let mut storages = world.storages_mut();
-    let (spec, volume) = storages
-        .find(node, volid)
-        .ok_or_else(|| format!("volume '{volid}' does not exist"))?;
-    let (spec, own) = (spec.clone(), volume.name.clone());
+async fn to_base(world: &crate::state::World, node: &str, volid: &str) -> Result<String, String> {
+    let found = world.storages().find(node, volid).map(|(s, v)| (s.clone(), v.clone()));
+    let (spec, volume) = found.ok_or_else(|| format!("volume '{volid}' does not exist"))?;
+    let own = volume.name;
     let new = match (spec.kind, own.rsplit_once('/')) {
         (StorageKind::Dir, Some((dir, file))) => match file.strip_prefix("vm-") {
             Some(rest) => format!("{dir}/base-{rest}"),
@@ -65,10 +63,14 @@ fn to_base(world: &crate::state::World, node: &str, volid: &str) -> Result<Strin
             None => return Ok(volid.to_owned()),
         },
     };
-    storages.rename(node, &spec, &own, &new).map_err(|e| e.to_string())?;
-    let shown = storages
-        .volumes(node, &spec)
-        .find(|v| v.name == new)
-        .map_or(new, crate::state::Volume::shown);
-    Ok(format!("{}:{shown}", spec.id))
+    let renamed = world.storages_mut().rename(node, &spec, &own, &new);
+    renamed.map_err(|e| e.to_string())?;
+    let volume = world.storages().volumes(node, &spec).find(|v| v.name == new).cloned();
+    let volume = volume.ok_or_else(|| format!("volume '{new}' does not exist"))?;
+    world
+        .engine
+        .disks()
+        .freeze(&images::image(world, node, &spec, &volume))
+        .await?;
+    Ok(format!("{}:{}", spec.id, volume.shown()))
 }

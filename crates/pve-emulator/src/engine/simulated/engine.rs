@@ -153,6 +153,10 @@ impl Engine for SimulatedEngine {
         "simulated"
     }
 
+    fn ssh_port(&self) -> u16 {
+        self.shared.ssh_port
+    }
+
     async fn start(&self, launch: Launch) -> Result<(), StartError> {
         let vmid = launch.vmid;
         if self.running(vmid).is_some() {

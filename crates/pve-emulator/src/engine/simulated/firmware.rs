@@ -276,6 +276,7 @@ mod tests {
                     slot: (*slot).into(),
                     cdrom: *cdrom,
                     path: "/nonexistent".into(),
+                    format: "raw".into(),
                     size_bytes: 0,
                 })
                 .collect(),

@@ -13,6 +13,7 @@ fn launch(disks: &[&str]) -> Launch {
         slot: (*slot).to_owned(),
         cdrom: false,
         path: format!("/disks/{slot}").into(),
+        format: "raw".into(),
         size_bytes: 0,
     };
     Launch {

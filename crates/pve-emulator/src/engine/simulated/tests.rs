@@ -75,6 +75,7 @@ impl Rig {
             slot: slot.into(),
             cdrom,
             path,
+            format: "raw".into(),
             size_bytes: 1 << 30,
         };
         let mut drives = vec![drive("ide2", true, medium), drive("scsi0", false, disk)];

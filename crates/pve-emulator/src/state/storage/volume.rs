@@ -24,6 +24,9 @@ pub(crate) struct Volume {
     pub(crate) ctime: u64,
     /// Own name of the base it is a linked clone of.
     pub(crate) parent: Option<String>,
+    /// Files beside it that its image stands on, where no other volume's name tells: in a thin pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) origins: Vec<String>,
 }
 
 impl Volume {
@@ -112,6 +115,7 @@ pub(crate) fn file_volume(name: &str, size_bytes: u64) -> Volume {
         used_bytes: size_bytes.next_multiple_of(4096),
         ctime: now(),
         parent: None,
+        origins: Vec::new(),
     }
 }
 

@@ -48,6 +48,7 @@ impl Guest {
                                 slot,
                                 cdrom: false,
                                 path,
+                                format: "raw".into(),
                                 size_bytes,
                             },
                             *system,

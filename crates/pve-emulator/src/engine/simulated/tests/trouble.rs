@@ -47,6 +47,7 @@ async fn nothing_to_boot_stays_running() {
             slot: "scsi0".into(),
             cdrom: false,
             path: "/no/such".into(),
+            format: "raw".into(),
             size_bytes: 0,
         }],
         ..rig.launch(302, None, &[])
