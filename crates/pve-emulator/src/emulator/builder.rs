@@ -201,7 +201,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Whether root@pam gets a token of the emulator's own ([`Emulator::token_id`]). Default: yes.
+    /// Whether root@pam gets a token of the emulator's own ([`Emulator::token_id`](super::Emulator::token_id)). Default: yes.
     #[must_use]
     pub fn default_token(mut self, make: bool) -> Self {
         self.default_token = make;
