@@ -27,14 +27,14 @@ demo: ## Builds the example folder into a template, on an emulated Proxmox VE wi
 	@$(CARGO) run --package k3simage-cli -- build $(EXAMPLE) --emulator --manifest target/demo/manifest.json
 
 .PHONY: test
-test: fmt-check guard lint rust-test doc scripts kickstart stand-in-test validate examples python strangers ## Runs every check and every test
+test: fmt-check guard lint rust-test doc scripts kickstart stand-in-test seal-check validate examples python strangers ## Runs every check and every test
 	@echo 'make test: all passed'
 
 .PHONY: fmt
 fmt: ## Formats the Rust and Python code
 	@$(CARGO) fmt --all
 	$(call need_venv,Python formatting)
-	$(IN_VENV) ruff format crates/py-bindings examples/python tests stand-in stand-in/k3s/k3s
+	$(IN_VENV) ruff format crates/py-bindings examples/python tests stand-in stand-in/k3s/k3s seal-check seal-check/seal-check
 
 .PHONY: fmt-check
 fmt-check: ## Is the Rust code formatted?
@@ -68,7 +68,7 @@ scripts: ## The guest scripts: shellcheck, and their tests in a folder as root
 	@$(call need_venv,checks of the guest scripts)
 	$(IN_VENV) ruff check --quiet tests
 	$(IN_VENV) ruff format --quiet --check tests
-	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh tests/strangers/packer/scripts/*.sh .ci/run
+	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh tests/strangers/packer/scripts/*.sh seal-check/tests/fixtures/*.sh .ci/run
 	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py --ignore tests/guest/test_rendered_kickstart.py
 
 .PHONY: kickstart
@@ -87,6 +87,19 @@ stand-in-test: ## The stand-in's scripts and installer, without building it
 	$(IN_VENV) ruff format --quiet --check stand-in stand-in/k3s/k3s
 	grep -rlE --exclude-dir=__pycache__ '^#!(/bin/(ba)?sh|/usr/bin/env bash|/bin/busybox sh)' stand-in | $(IN_VENV) xargs shellcheck
 	$(IN_VENV) pytest -q stand-in/tests
+
+# These lie where only root's PATH leads.
+DISK_MAKERS := mke2fs mkfs.xfs mkfs.vfat mcopy mkswap sfdisk debugfs xfs_db qemu-img qemu-io grub-fstest
+
+.PHONY: seal-check
+seal-check: ## The checker of sealed disks, on disks made for it
+	@for tool in $(DISK_MAKERS); do
+	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$$tool" >/dev/null || { $(call lacks,the checker of sealed disks,"$$tool",apt-get install e2fsprogs xfsprogs dosfstools mtools fdisk qemu-utils grub-common); exit 0; }
+	done
+	$(call need_venv,the checker of sealed disks)
+	$(IN_VENV) ruff check --quiet seal-check seal-check/seal-check
+	$(IN_VENV) ruff format --quiet --check seal-check seal-check/seal-check
+	$(IN_VENV) pytest -q seal-check/tests
 
 .PHONY: validate
 validate: ## The example folder, by the command's own check
