@@ -19,7 +19,7 @@ use crate::{
 /// The first look. Most tasks of a small VM have ended by then.
 const FIRST_POLL: Duration = Duration::from_millis(30);
 /// A look never comes later than this after the end of a short task...
-const SHORT_POLL: Duration = Duration::from_millis(300);
+const SHORT_POLL: Duration = Duration::from_millis(240);
 /// ... nor later than this after that of a long one.
 const LONG_POLL: Duration = Duration::from_secs(2);
 
@@ -186,11 +186,11 @@ fn is_doubtful(exit: &str) -> bool {
     exit.is_empty() || exit == UNEXPECTED_STATUS
 }
 
-/// The pause before look number `poll`: doubled each time, at most 0.3 s or a tenth of the time so far, at most 2 s. So a wait
-/// adds at most 0.3 s or a tenth to the task's own time.
+/// The pause before look number `poll`: doubled each time, at most 0.24 s or a twelfth of the time so far, at most 2 s. So a
+/// wait adds at most 0.3 s or a tenth to the task's own time, the looks themselves included.
 fn interval(poll: u32, so_far: Duration) -> Duration {
     let doubled = FIRST_POLL.saturating_mul(2_u32.saturating_pow(poll));
-    doubled.min(SHORT_POLL.max(so_far / 10)).min(LONG_POLL)
+    doubled.min(SHORT_POLL.max(so_far / 12)).min(LONG_POLL)
 }
 
 /// Is it an error that passes by itself: the server or the way to it is away for a while?
