@@ -1,7 +1,8 @@
 //! `Upload`: a file on its way to a storage.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -14,8 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt as _;
-use tokio_util::io::ReaderStream;
+use tokio::sync::mpsc;
 
 use crate::{
     client::Client,
@@ -36,6 +36,9 @@ use crate::{
 
 /// Bytes read from the file at a time: large enough that system calls do not count, small enough to be nothing.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Buffers of one upload: one that is read into, one that is sent, and two between them.
+const BUFFERS: usize = 4;
 
 /// How long nothing may move before an upload is given up. The node may write 4 GiB from its buffer to a slow disk before it
 /// answers, so this is long.
@@ -186,11 +189,11 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Error {
 async fn sha256_of_file(path: &Path) -> Result<[u8; 32], Error> {
     let owned = path.to_owned();
     let hash = move || -> io::Result<[u8; 32]> {
-        let mut file = std::fs::File::open(owned)?;
+        let mut file = File::open(owned)?;
         let mut hasher = Sha256::new();
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
-            match io::Read::read(&mut file, &mut buffer)? {
+            match file.read(&mut buffer)? {
                 0 => return Ok(hasher.finalize().into()),
                 read => hasher.update(&buffer[..read]),
             }
@@ -217,15 +220,78 @@ async fn open(source: &Source) -> Result<(u64, ByteStream), Error> {
             Ok((length, Box::pin(stream::iter(parts))))
         }
         Source::File(path) => {
-            let file = tokio::fs::File::open(path).await.map_err(unreadable(path))?;
-            let meta = file.metadata().await.map_err(unreadable(path))?;
-            if !meta.is_file() {
-                return Err(unreadable(path)(io::Error::other("it is not a regular file")));
-            }
+            let owned = path.clone();
+            let opened = move || {
+                let file = File::open(owned)?;
+                let meta = file.metadata()?;
+                match meta.is_file() {
+                    true => Ok((file, meta.len())),
+                    false => Err(io::Error::other("it is not a regular file")),
+                }
+            };
+            let opened = tokio::task::spawn_blocking(opened).await;
+            let opened = opened.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+            let (file, length) = opened.map_err(unreadable(path))?;
             // Never more than was promised, should the file grow meanwhile; a shorter one is caught by the counter.
-            let reader = ReaderStream::with_capacity(file.take(meta.len()), CHUNK_BYTES);
-            Ok((meta.len(), Box::pin(reader)))
+            Ok((length, Box::pin(read_ahead(file.take(length)))))
         }
+    }
+}
+
+/// Reads on a thread of its own into a few buffers that come back to it, so that a large file costs neither a copy nor an
+/// allocation a part. The thread ends with the file, at an error, or when the stream is dropped.
+fn read_ahead(mut file: impl Read + Send + 'static) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let (parts, receiver) = mpsc::channel(BUFFERS);
+    let (home, returned) = std::sync::mpsc::channel();
+    for _ in 0..BUFFERS {
+        // The other end is here.
+        let _ = home.send(vec![0; CHUNK_BYTES]);
+    }
+    let read = move || {
+        while let Ok(mut bytes) = returned.recv() {
+            let part = match file.read(&mut bytes) {
+                Ok(0) => return,
+                Ok(filled) => {
+                    let home = home.clone();
+                    Ok(Bytes::from_owner(Lent { bytes, filled, home }))
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    let _ = home.send(bytes);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            let failed = part.is_err();
+            // Nobody waits for it any more, or there is no more to come.
+            if parts.blocking_send(part).is_err() || failed {
+                return;
+            }
+        }
+    };
+    // Its end is the channel's: nobody needs the handle.
+    drop(tokio::task::spawn_blocking(read));
+    stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|part| (part, receiver))
+    })
+}
+
+/// A buffer that goes back to the reader when the last part of it has been sent.
+struct Lent {
+    bytes: Vec<u8>,
+    filled: usize,
+    home: std::sync::mpsc::Sender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // The reader may have ended before.
+        let _ = self.home.send(std::mem::take(&mut self.bytes));
     }
 }
 
