@@ -44,6 +44,16 @@ struct HereDoc {
     body: std::sync::OnceLock<String>,
 }
 
+impl HereDoc {
+    /// What bash says of a document without its end. A quoted delimiter may hold newlines; a complaint is one line.
+    fn unended(&self) -> String {
+        format!(
+            "here-document delimited by end-of-file (wanted `{}')",
+            self.delimiter.replace('\n', "\\n")
+        )
+    }
+}
+
 const KEYWORD_ENDS: &[&str] = &["then", "elif", "else", "fi", "do", "done", "esac", "}"];
 
 impl Parser {
@@ -109,10 +119,7 @@ impl Parser {
             let mut body = String::new();
             loop {
                 if self.at >= self.text.len() {
-                    return Err(format!(
-                        "here-document delimited by end-of-file (wanted `{}')",
-                        doc.delimiter
-                    ));
+                    return Err(doc.unended());
                 }
                 let end = self.text[self.at..]
                     .iter()

@@ -320,6 +320,14 @@ async fn hostile_texts_end_in_errors() {
     }
 }
 
+#[test]
+fn a_complaint_of_a_document_without_end_is_one_line() {
+    for text in ["cat <<'a\nb'\nx", "cat <<'a\nb"] {
+        let complaint = parse::parse(text).err().unwrap_or_default();
+        assert!(!complaint.contains('\n') && !complaint.is_empty(), "{complaint:?}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_panics(text in "[a-z$(){}\\[\\]<>|&;'\"`\\\\ \n=*?!#/0-9-]{0,60}") {

@@ -98,10 +98,7 @@ impl Parser {
             self.at += 1;
         }
         if self.peek().is_none() {
-            return Err(format!(
-                "here-document delimited by end-of-file (wanted `{}')",
-                doc.delimiter
-            ));
+            return Err(doc.unended());
         }
         let fresh: Vec<Arc<HereDoc>> = pending
             .iter()
