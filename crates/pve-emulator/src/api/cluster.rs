@@ -114,19 +114,14 @@ async fn resources(call: Call) -> Outcome {
     let mut list: Vec<Value> = Vec::new();
     if wants("vm") {
         let access = call.world.access();
-        let pool_of = |vmid: u32| {
-            access
-                .pools
-                .iter()
-                .find(|(_, p)| p.vms.contains(&vmid))
-                .map(|(id, _)| id.clone())
-        };
+        let pool_of = |vmid: u32| access.pools.iter().find(|(_, pool)| pool.vms.contains(&vmid));
+        let shown = access.on_vms(&call.who, "VM.Audit");
         for (vmid, mut entry) in vm_resources(&call.world) {
-            if !access.has(&call.who, &format!("/vms/{vmid}"), "VM.Audit") {
+            if !shown(vmid) {
                 continue;
             }
-            if let Some(pool) = pool_of(vmid) {
-                entry["pool"] = pool.into();
+            if let Some((pool, _)) = pool_of(vmid) {
+                entry["pool"] = pool.as_str().into();
             }
             list.push(entry);
         }

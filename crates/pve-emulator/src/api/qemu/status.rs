@@ -107,11 +107,12 @@ fn entry(world: &World, vmid: u32, machine: &Machine) -> (Map<String, Value>, Su
 async fn list(call: Call) -> Outcome {
     let node = call.node();
     let access = call.world.access();
+    let shown = access.on_vms(&call.who, "VM.Audit");
     let machines = call.world.machines();
     let list: Vec<Value> = machines
         .iter()
         .filter(|(_, m)| m.node == node)
-        .filter(|(vmid, _)| access.has(&call.who, &format!("/vms/{vmid}"), "VM.Audit"))
+        .filter(|(vmid, _)| shown(**vmid))
         .map(|(vmid, machine)| entry(&call.world, *vmid, machine).0.into())
         .collect();
     Ok(Value::from(list).into())

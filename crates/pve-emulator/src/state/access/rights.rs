@@ -137,6 +137,23 @@ impl Access {
         self.privileges(who, path).contains_key(privilege)
     }
 
+    /// Whether `who` has a privilege on one VM or another, for lists of many: all that have no entry of their own and are in no
+    /// pool share the answer.
+    pub(crate) fn on_vms(&self, who: &Identity, privilege: &str) -> impl Fn(u32) -> bool {
+        let of_acl = self
+            .acl
+            .iter()
+            .filter_map(|entry| entry.path.strip_prefix("/vms/")?.parse().ok());
+        let of_pools = self.pools.values().flat_map(|pool| pool.vms.iter().copied());
+        let own: BTreeMap<u32, bool> = of_acl
+            .chain(of_pools)
+            .map(|vmid| (vmid, self.has(who, &format!("/vms/{vmid}"), privilege)))
+            .collect();
+        // No VM has this number.
+        let others = self.has(who, "/vms/0", privilege);
+        move |vmid| own.get(&vmid).copied().unwrap_or(others)
+    }
+
     /// Whether `who` has any of `privileges` on `path`.
     pub(crate) fn has_any(&self, who: &Identity, path: &str, privileges: &[&str]) -> bool {
         let have = self.privileges(who, path);
@@ -227,6 +244,13 @@ mod tests {
         };
         assert!(access.has(&user, "/vms/7", "VM.Allocate"));
         assert!(!access.has(&user, "/vms/8", "VM.Allocate"));
+        for privilege in ["VM.Allocate", "VM.Audit", "VM.PowerMgmt"] {
+            let at_once = access.on_vms(&user, privilege);
+            for vmid in [7, 8, 100, 101] {
+                let alone = access.has(&user, &format!("/vms/{vmid}"), privilege);
+                assert_eq!(at_once(vmid), alone, "{privilege} on {vmid}");
+            }
+        }
         let lent = access.privileges(&user, "/vms/7");
         assert_eq!(
             (lent["VM.Allocate"], lent["VM.Audit"]),
