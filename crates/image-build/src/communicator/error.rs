@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proxmox_client::ErrorKind;
 use thiserror::Error;
 
 /// An error of a [`Communicator`](super::Communicator); the crate's error wraps it with the step it happened in.
@@ -151,7 +152,12 @@ impl CommunicatorError {
     }
 
     /// Whether the connection is gone and [`reconnect`](super::Communicator::reconnect) is the way on.
+    ///
+    /// A guest agent is lost with its guest: while that is stopped, or boots.
     pub fn is_lost(&self) -> bool {
+        if let Self::Agent { source, .. } = self {
+            return matches!(source.kind(), ErrorKind::State | ErrorKind::Agent);
+        }
         matches!(
             self,
             Self::Lost { .. }
