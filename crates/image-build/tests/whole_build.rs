@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use common::{ISO, Lab, finished, story};
 use image_build::EventKind;
 use image_build::spec::{Bios, CommunicatorKind, Delivery};
+use pve_emulator::{Fault, FaultAction, FaultMatch};
 
 const STEPS: [&str; 11] = [
     "preflight",
@@ -238,6 +239,47 @@ async fn the_guest_agent_alone_is_enough() {
                 .iter()
                 .any(|run| run.name.ends_with("seal.sh") && run.exit_code == Some(0))
         );
+    }
+}
+
+/// The agent tells the end of a command once, so what is done about a lost answer must not be to ask for it again (`FACTS` 49).
+#[tokio::test]
+async fn any_answer_of_the_agent_may_be_lost() {
+    let calls = [("POST", "exec"), ("GET", "exec-status"), ("POST", "file-write")];
+    // Side by side: most of the time is waiting.
+    futures_util::future::join_all(calls.map(|(method, call)| lose_answers(method, call))).await;
+}
+
+/// Builds again and again, and each time another answer of this call is lost.
+async fn lose_answers(method: &str, call: &str) {
+    let path = format!("/nodes/*/qemu/*/agent/{call}");
+    let lab = Lab::start().await;
+    let spec = |vmid: u32| {
+        let name = format!("alma9-k3-node-amd64-v1.29.0-v{}", vmid - 8999);
+        let spec = lab.spec().name(name).vmid(vmid).communicator(CommunicatorKind::Agent);
+        spec.build().expect("a spec")
+    };
+    let (ended, seen) = lab.build(spec(9000)).await;
+    ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    let end = format!("/agent/{call}");
+    let requests = lab.pve.requests();
+    let total = requests.iter().filter(|request| request.path.ends_with(&end)).count();
+    assert!(total > 3, "{total} calls of {call}");
+    for (vmid, skip) in (9001..).zip((0..u32::try_from(total).expect("some tens")).step_by(4)) {
+        lab.pve.fault(Fault {
+            when: FaultMatch::PathAfter {
+                method: method.to_owned(),
+                path: path.clone(),
+                skip,
+            },
+            action: FaultAction::LoseAnswer,
+            times: 1,
+        });
+        let (ended, seen) = lab.build(spec(vmid)).await;
+        ended.unwrap_or_else(|error| panic!("{call} {skip}: {}\n{}", error.chain(), story(&seen)));
+        let runs = lab.guests.guest(vmid).expect("a guest").script_runs;
+        let seals = runs.iter().filter(|run| run.name.ends_with("seal.sh")).count();
+        assert_eq!(seals, 1, "{call} {skip}: each script ran once");
     }
 }
 

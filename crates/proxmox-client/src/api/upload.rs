@@ -224,9 +224,10 @@ async fn open(source: &Source) -> Result<(u64, ByteStream), Error> {
             let opened = move || {
                 let file = File::open(owned)?;
                 let meta = file.metadata()?;
-                match meta.is_file() {
-                    true => Ok((file, meta.len())),
-                    false => Err(io::Error::other("it is not a regular file")),
+                if meta.is_file() {
+                    Ok((file, meta.len()))
+                } else {
+                    Err(io::Error::other("it is not a regular file"))
                 }
             };
             let opened = tokio::task::spawn_blocking(opened).await;

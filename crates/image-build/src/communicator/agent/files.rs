@@ -180,3 +180,43 @@ async fn piece_of(reader: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Byte
     }
     Ok(piece)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs one of the scripts above with a real shell.
+    fn sh(script: &str, args: &[&str]) -> bool {
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", script, "sh"])
+            .args(args)
+            .status()
+            .unwrap()
+            .success()
+    }
+
+    #[test]
+    fn each_step_of_an_upload_may_be_carried_out_twice() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
+        for (name, piece) in [("0", "first "), ("1", "second "), ("2", "of another batch")] {
+            std::fs::write(at(name), piece).unwrap();
+        }
+        let (folder, part, done) = (root.path().to_str().unwrap(), at("x.part"), at("x"));
+        for _ in 0..2 {
+            assert!(sh(JOIN, &[folder, &part, "2", "0"]));
+        }
+        std::fs::write(at("0"), "third").unwrap();
+        for _ in 0..2 {
+            assert!(sh(JOIN, &[folder, &part, "1", "13"]));
+        }
+        assert_eq!(std::fs::read_to_string(&part).unwrap(), "first second third");
+        assert!(!sh(JOIN, &[folder, &part, "9", "18"]), "a piece is missing");
+        std::fs::write(&part, "whole").unwrap();
+        for _ in 0..2 {
+            assert!(sh(FINISH, &["0640", &part, &done]));
+        }
+        assert_eq!(std::fs::read_to_string(&done).unwrap(), "whole");
+    }
+}

@@ -29,9 +29,9 @@ const SHORT_TRIES: u32 = 3;
 const SPOOL: &str = r#"d=$1; shift; mkdir -p "$d" && chmod 700 "$d" || exit
 echo $$ >"$d/pid"; "$@" >"$d/out" 2>"$d/err"; s=$?
 echo $s >"$d/end.part"; mv -f "$d/end.part" "$d/end"; cat "$d/out"; cat "$d/err" >&2; exit $s"#;
-/// What became of the command of the folder `$1`: its status, `running`, `ended` without one, or `gone` with the boot.
+/// What became of the command of the folder `$1`: its status, `running`, `cut` off before it had one, or `gone` with the boot.
 const STATE: &str = r#"if [ -e "$1/end" ]; then cat "$1/end"; elif [ ! -d "$1" ]; then echo gone
-elif kill -0 "$(cat "$1/pid")" 2>/dev/null; then echo running; else echo ended; fi"#;
+elif kill -0 "$(cat "$1/pid")" 2>/dev/null; then echo running; else echo cut; fi"#;
 /// Reads at most `$3` bytes of the file `$1` from byte `$2` on, counted from 1.
 const READ_ON: &str = r#"[ ! -e "$1" ] || tail -c "+$2" "$1" | head -c "$3""#;
 
@@ -43,6 +43,17 @@ enum Look {
     Silent,
     /// The agent answers and knows no such program: its end was told in an answer that was lost, or the agent is another one.
     Unknown(proxmox_client::Error),
+}
+
+/// What the files of a command tell of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Runs,
+    Ended(u32),
+    /// It runs no more and left no status.
+    Cut,
+    /// There are no files: it never began, or the guest has rebooted.
+    Gone,
 }
 
 impl AgentCommunicator {
@@ -87,7 +98,14 @@ impl AgentCommunicator {
     pub(super) async fn short_status(&self, command: &Command) -> Result<ExecStatus, CommunicatorError> {
         let mut tries = 1;
         loop {
-            let pid = self.start(&command.argv, None).await?;
+            let pid = match self.start(&command.argv, None).await {
+                Ok(pid) => pid,
+                Err(error) if answer_was_lost(&error) && tries < SHORT_TRIES => {
+                    tries += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let (mut pause, mut silent) = (FIRST_LOOK, None);
             let lost = loop {
                 match self.look(pid, &mut silent).await? {
@@ -150,8 +168,20 @@ impl<'a> Spooled<'a> {
         }
         wrapped.extend(["sh", "-c", SPOOL, "sh", &self.folder].map(str::to_owned));
         wrapped.extend(argv);
-        let pid = self.agent.start(&wrapped, input).await?;
-        let status = run.follow(pid).await?;
+        let status = match self.agent.start(&wrapped, input).await {
+            Ok(pid) => run.follow(pid).await?,
+            // It may run: its folder tells, and nothing else has this one.
+            Err(error) if answer_was_lost(&error) => {
+                tokio::time::sleep(LONGEST_LOOK).await;
+                if run.state().await? == State::Gone {
+                    let pid = self.agent.start(&wrapped, input).await?;
+                    run.follow(pid).await?
+                } else {
+                    run.recover().await?
+                }
+            }
+            Err(error) => return Err(error),
+        };
         // It holds what the command printed; a sealed agent refuses this, and then it goes with the memory it is in.
         let remove = ["rm", "-rf", &self.folder].map(str::to_owned);
         let _ = self.agent.start(&remove, None).await;
@@ -187,7 +217,7 @@ impl Running<'_, '_, '_> {
         loop {
             match agent.look(pid, &mut silent).await? {
                 Look::Ended(status) => return self.finish(&status).await,
-                Look::Unknown(error) => return self.recover(error).await,
+                Look::Unknown(_) => return self.recover().await,
                 Look::Runs if self.readable && self.read_at.elapsed() >= SPOOL_EVERY => {
                     self.readable = self.read_on().await.is_ok();
                     self.read_at = Instant::now();
@@ -214,25 +244,33 @@ impl Running<'_, '_, '_> {
     }
 
     /// Goes on by the files alone.
-    async fn recover(&mut self, lost: proxmox_client::Error) -> Result<ExitStatus, CommunicatorError> {
-        let agent = self.spooled.agent;
-        let state = Command::sh(STATE, [self.spooled.folder.as_str()]);
+    async fn recover(&mut self) -> Result<ExitStatus, CommunicatorError> {
         loop {
-            let (_, said) = agent.short(&state).await?;
-            let code = match said.as_str() {
-                "running" => None,
-                "gone" => return Err(self.lost("the guest has rebooted meanwhile")),
-                "ended" => return Err(self.lost("it was ended together with the agent that ran it")),
-                code => match code.parse::<u32>() {
-                    Ok(code) => Some(code),
-                    Err(_) => return Err(agent.failed(format!("following `{}`", self.spooled.program))(lost)),
-                },
-            };
-            self.read_on().await?;
-            if let Some(code) = code {
+            let state = self.state().await?;
+            match state {
+                State::Gone => return Err(self.lost("the guest has rebooted meanwhile")),
+                State::Cut => return Err(self.lost("it was ended together with the agent that ran it")),
+                State::Runs | State::Ended(_) => self.read_on().await?,
+            }
+            if let State::Ended(code) = state {
                 return Ok(ExitStatus::Code(code));
             }
             tokio::time::sleep(LONGEST_LOOK).await;
+        }
+    }
+
+    /// What the files tell of the command.
+    async fn state(&self) -> Result<State, CommunicatorError> {
+        let look = Command::sh(STATE, [self.spooled.folder.as_str()]);
+        let (status, said) = self.spooled.agent.short(&look).await?;
+        match said.as_str() {
+            "running" => Ok(State::Runs),
+            "gone" => Ok(State::Gone),
+            "cut" => Ok(State::Cut),
+            code => code.parse().map(State::Ended).map_err(|_| CommunicatorError::Download {
+                path: self.spooled.folder.clone(),
+                reason: format!("{status}, {said}"),
+            }),
         }
     }
 
@@ -263,6 +301,14 @@ impl Running<'_, '_, '_> {
     }
 }
 
+/// Whether a call may have been carried out all the same.
+fn answer_was_lost(error: &CommunicatorError) -> bool {
+    matches!(error, CommunicatorError::Agent { source, .. } if source.was_sent() && matches!(
+        source.kind(),
+        ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Transport
+    ))
+}
+
 /// Whether the error says only that the agent, or the way to it, is silent for now.
 pub(super) fn is_silence(error: &proxmox_client::Error) -> bool {
     matches!(
@@ -276,5 +322,71 @@ fn exit_status(status: &ExecStatus) -> ExitStatus {
         (Some(code), _) => ExitStatus::Code(u32::try_from(code).unwrap_or(u32::MAX)),
         (None, Some(signal)) => ExitStatus::Signal(signal.to_string()),
         (None, None) => ExitStatus::Code(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Runs one of the scripts above with a real shell.
+    fn sh(script: &str, args: &[&str]) -> (Option<i32>, String) {
+        let output = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .args(args)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    fn state(folder: &Path) -> String {
+        sh(STATE, &[folder.to_str().unwrap()]).1.trim().to_owned()
+    }
+
+    #[test]
+    fn a_command_leaves_its_output_and_status_in_files() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("agent-0");
+        let path = folder.to_str().unwrap();
+        assert_eq!(state(&folder), "gone");
+        let (code, said) = sh(SPOOL, &[path, "sh", "-c", "echo 'a b'; echo warn >&2; exit 7"]);
+        assert_eq!(
+            (code, said.as_str()),
+            (Some(7), "a b\n"),
+            "all of it once more at the end"
+        );
+        assert_eq!(state(&folder), "7");
+        let out = format!("{path}/out");
+        assert_eq!(sh(READ_ON, &[&out, "1", "3"]).1, "a b");
+        assert_eq!(sh(READ_ON, &[&out, "4", "3"]).1, "\n");
+        assert_eq!(sh(READ_ON, &[&out, "5", "3"]).1, "");
+        assert_eq!(
+            sh(READ_ON, &[&format!("{path}/none"), "1", "3"]),
+            (Some(0), String::new())
+        );
+    }
+
+    #[test]
+    fn a_command_that_runs_is_told_from_one_that_was_cut_off() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("agent-0");
+        let path = folder.to_str().unwrap();
+        let mut running = Command::new("sh")
+            .args(["-c", SPOOL, "sh", path, "sh", "-c", "echo begun; read line; exit 3"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = std::time::Instant::now();
+        while state(&folder) != "running" || sh(READ_ON, &[&format!("{path}/out"), "1", "9"]).1 != "begun\n" {
+            assert!(begun.elapsed().as_secs() < 60, "{}", state(&folder));
+            std::thread::yield_now();
+        }
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert_eq!(state(&folder), "cut");
     }
 }
