@@ -136,6 +136,13 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A console could not be had, in the words of the program that serves it.
+    #[error("no console: {reason}")]
+    Console {
+        /// Why not.
+        reason: String,
+    },
+
     /// The account needs a second factor to log in, which a program cannot give.
     #[error("{username} needs a second factor to log in; use an API token instead of the password")]
     SecondFactor {

@@ -44,10 +44,11 @@
 //!
 //! # Map
 //! `types` (names, property strings, replies) and `request` (parameters to method, path and body) are pure; `transport` sends;
-//! `api` has the handles; `task` waits. Comments cite facts about PVE by their number in `pve/FACTS.md`.
+//! `api` has the handles; `task` waits; `console` shows serial ports and screens. Comments cite facts about PVE by their number in `pve/FACTS.md`.
 
 mod api;
 mod client;
+mod console;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -59,6 +60,10 @@ mod types;
 
 pub use api::{agent::QemuAgent, node::Node, qemu::Qemu, storage::Storage, task::Task, upload::Upload};
 pub use client::{Client, ClientBuilder};
+pub use console::{
+    screen::{Screen, ScreenImage},
+    serial::SerialConsole,
+};
 pub use error::{Error, ErrorKind, MissingPrivileges, TlsProblem};
 pub use http::Method;
 pub use request::{
@@ -82,6 +87,7 @@ pub use types::{
         access::Permissions,
         agent::{AgentInterface, ExecStatus, FileContent},
         cluster::{Resource, ResourceKind},
+        console::ConsoleTicket,
         node::{NetworkInterface, NodeEntry, NodeStatus, Usage},
         pool::{Pool, PoolMember},
         qemu::{DriveCounters, PendingOption, VmStatus},

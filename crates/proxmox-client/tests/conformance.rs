@@ -76,6 +76,9 @@ async fn every_call_of_every_handle_fits_the_schema() {
     let server = TestServer::start(|_, request| match request.line().as_str() {
         "GET /version" => data(r#"{"version":"9.2.11","release":"9.2","repoid":"x"}"#),
         "POST /access/ticket" => data(r#"{"ticket":"PVE:t","CSRFPreventionToken":"c"}"#),
+        line if line.starts_with("POST ") && line.ends_with("proxy") => data(&format!(
+            r#"{{"port":"5900","ticket":"8G:C63E8:PVEVNC:6B045B5B::x+/=","user":"root@pam!build","upid":"{UPID}"}}"#
+        )),
         _ => data("null"),
     })
     .await;
@@ -130,6 +133,10 @@ async fn every_call_of_every_handle_fits_the_schema() {
         "Qemu::convert_to_template" => vm.convert_to_template(),
         "Qemu::resize" => vm.resize("scsi0", "+8G"),
         "Qemu::send_key" => vm.send_key("ret"),
+        "Qemu::vncproxy" => vm.vncproxy(),
+        "Qemu::termproxy" => vm.termproxy(3),
+        "Qemu::serial_console" => vm.serial_console(0),
+        "Qemu::screen" => vm.screen(),
         "QemuAgent::ping" => agent.ping(),
         "QemuAgent::network_interfaces" => agent.network_interfaces(),
         "QemuAgent::exec" => agent.exec(&["/bin/sh", "-c", "id; true"]),

@@ -7,16 +7,21 @@ use serde_json::{Map, Value};
 use super::agent::QemuAgent;
 use crate::{
     client::Client,
+    console::{screen::Screen, serial::SerialConsole},
     error::Error,
     request::{
         clone::CloneVm,
         config::{CreateVm, VmConfigUpdate},
+        console,
         power::{DeleteVm, Shutdown},
         qemu::{self, ConfigView},
     },
     types::{
         name::NodeName,
-        reply::qemu::{PendingOption, VmStatus},
+        reply::{
+            console::ConsoleTicket,
+            qemu::{PendingOption, VmStatus},
+        },
         upid::Upid,
         vm_config::VmConfig,
         vmid::Vmid,
@@ -310,5 +315,82 @@ impl Qemu {
     /// `PUT /nodes/{node}/qemu/{vmid}/sendkey`.
     pub async fn send_key(&self, key: &str) -> Result<(), Error> {
         self.client.done(&qemu::send_key(&self.node, self.vmid, key)?).await
+    }
+
+    /// Lets a worker wait for a connection to its screen. [`screen`](Self::screen) does that and connects.
+    ///
+    /// # Errors
+    /// [`Error::Api`], and those below it.
+    ///
+    /// # Cancel safety
+    /// A worker that nobody connects to ends after 10 s.
+    ///
+    /// # Privileges
+    /// `VM.Console` on `/vms/{vmid}`.
+    ///
+    /// # Source
+    /// `POST /nodes/{node}/qemu/{vmid}/vncproxy`; `FACTS` 59, 60, 63.
+    pub async fn vncproxy(&self) -> Result<ConsoleTicket, Error> {
+        self.client.typed(&console::vnc_proxy(&self.node, self.vmid)).await
+    }
+
+    /// Lets a worker wait for a connection to serial port 0 to 3. [`serial_console`](Self::serial_console) does that and connects.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another port; [`Error::Api`], and those below it.
+    ///
+    /// # Cancel safety
+    /// A worker that nobody connects to ends after 10 s.
+    ///
+    /// # Privileges
+    /// `VM.Console` on `/vms/{vmid}`.
+    ///
+    /// # Source
+    /// `POST /nodes/{node}/qemu/{vmid}/termproxy`; `FACTS` 68.
+    pub async fn termproxy(&self, port: u8) -> Result<ConsoleTicket, Error> {
+        self.client
+            .typed(&console::term_proxy(&self.node, self.vmid, port)?)
+            .await
+    }
+
+    /// Attaches to serial port 0 to 3 of the running guest. Each attachment is a task on the node; keep one for as long as it
+    /// is needed.
+    ///
+    /// # Errors
+    /// Those of [`termproxy`](Self::termproxy); [`Error::Console`] when it does not run or has no such port;
+    /// [`Error::Timeout`] after 20 s.
+    ///
+    /// # Cancel safety
+    /// A ticket is used up when dropped; nothing else.
+    ///
+    /// # Privileges
+    /// `VM.Console` on `/vms/{vmid}`.
+    ///
+    /// # Source
+    /// [`termproxy`](Self::termproxy) and `GET /nodes/{node}/qemu/{vmid}/vncwebsocket`; `FACTS` 68 to 71.
+    pub async fn serial_console(&self, port: u8) -> Result<SerialConsole, Error> {
+        let ticket = self.termproxy(port).await?;
+        let request = console::websocket(&self.node, self.vmid, ticket.port, &ticket.ticket);
+        SerialConsole::attach(&self.client, &ticket, &request).await
+    }
+
+    /// Opens the screen of the running guest.
+    ///
+    /// # Errors
+    /// Those of [`vncproxy`](Self::vncproxy); [`Error::Transport`] when it does not run or has no display, of which PVE says
+    /// nothing but in the task's log (`FACTS` 67); [`Error::Console`] when somebody else opened it in the same moment.
+    ///
+    /// # Cancel safety
+    /// A ticket is used up when dropped; nothing else.
+    ///
+    /// # Privileges
+    /// `VM.Console` on `/vms/{vmid}`.
+    ///
+    /// # Source
+    /// [`vncproxy`](Self::vncproxy) and `GET /nodes/{node}/qemu/{vmid}/vncwebsocket`; `FACTS` 59 to 67.
+    pub async fn screen(&self) -> Result<Screen, Error> {
+        let ticket = self.vncproxy().await?;
+        let request = console::websocket(&self.node, self.vmid, ticket.port, &ticket.ticket);
+        Screen::open(&self.client, &ticket, &request).await
     }
 }

@@ -171,6 +171,7 @@ impl Error {
             Self::Cancelled { .. } => ErrorKind::Cancelled,
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::File { .. } => ErrorKind::File,
+            Self::Console { .. } => ErrorKind::State,
             Self::SecondFactor { .. } => ErrorKind::Auth,
         }
     }
@@ -231,7 +232,8 @@ impl Error {
             | Self::Decode { .. }
             | Self::Task { .. }
             | Self::Timeout { .. }
-            | Self::Cancelled { .. } => true,
+            | Self::Cancelled { .. }
+            | Self::Console { .. } => true,
         }
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 pub(crate) mod config;
 #[cfg(test)]
 mod conformance;
+pub(crate) mod console;
 pub(crate) mod multipart;
 pub(crate) mod node;
 pub(crate) mod path;

@@ -50,8 +50,8 @@ pub(crate) struct OutgoingBody {
 }
 
 /// Headers that say who asks, and the session they came from.
-struct Identity {
-    headers: Vec<(http::HeaderName, HeaderValue)>,
+pub(super) struct Identity {
+    pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
     session: Option<Arc<Session>>,
 }
 
@@ -133,12 +133,7 @@ impl Connection {
         let started = std::time::Instant::now();
         let mut response = outgoing.send().await.map_err(|error| self.failure(request, error))?;
         let status = response.status().as_u16();
-        let reason = response
-            .extensions()
-            .get::<ReasonPhrase>()
-            .map_or_else(String::new, |reason| {
-                String::from_utf8_lossy(reason.as_bytes()).into_owned()
-            });
+        let reason = reason_of(&response);
         let body = self.read_body(request, &mut response).await?;
         tracing::debug!(
             method = %request.method,
@@ -157,7 +152,7 @@ impl Connection {
         .decode()
     }
 
-    async fn read_body(&self, request: &Request, response: &mut reqwest::Response) -> Result<Bytes, Error> {
+    pub(super) async fn read_body(&self, request: &Request, response: &mut reqwest::Response) -> Result<Bytes, Error> {
         let too_large = || {
             let reason = format!("it is larger than {} bytes", self.reply_max_bytes);
             reply::unreadable(&request.method, &request.path, &reason, None)
@@ -177,7 +172,7 @@ impl Connection {
     }
 
     /// Sorts a failure below HTTP: surely not sent, or maybe.
-    fn failure(&self, request: &Request, error: reqwest::Error) -> Error {
+    pub(super) fn failure(&self, request: &Request, error: reqwest::Error) -> Error {
         // The URL holds the query; what was asked is in the error of ours already.
         let error = error.without_url();
         let (method, path) = (request.method.clone(), request.path.clone());
@@ -205,7 +200,7 @@ impl Connection {
         }
     }
 
-    async fn identity(&self, method: &Method) -> Result<Identity, Error> {
+    pub(super) async fn identity(&self, method: &Method) -> Result<Identity, Error> {
         if let Some(header) = self.auth.token_header() {
             return Ok(Identity {
                 headers: vec![(header::AUTHORIZATION, header?)],
@@ -304,6 +299,14 @@ impl std::fmt::Debug for Connection {
             .field("requests", requests)
             .finish_non_exhaustive()
     }
+}
+
+/// The reason phrase, which is where PVE puts the first line of an error (`FACTS` 1).
+pub(super) fn reason_of(response: &reqwest::Response) -> String {
+    let phrase = response.extensions().get::<ReasonPhrase>();
+    phrase.map_or_else(String::new, |reason| {
+        String::from_utf8_lossy(reason.as_bytes()).into_owned()
+    })
 }
 
 /// Unsent requests may always be sent again; sent ones if they only read.

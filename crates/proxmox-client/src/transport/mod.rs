@@ -7,3 +7,4 @@ pub(crate) mod connection;
 pub(crate) mod endpoint;
 pub(crate) mod reply;
 pub(crate) mod tls;
+pub(crate) mod websocket;

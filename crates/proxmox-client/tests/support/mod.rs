@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+mod websocket;
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -21,6 +23,8 @@ use tokio_rustls::{
         pki_types::{PrivateKeyDer, pem::PemObject},
     },
 };
+
+pub(crate) use websocket::Play;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub(crate) enum Reaction {
     Hang,
     /// An answer whose body never ends.
     Endless,
+    /// A websocket, on which this is said and heard.
+    Websocket(Vec<Play>),
     /// These bytes, and then those again and again with a pause in between, for as long as the client listens.
     Forever(Vec<u8>, Vec<u8>, Duration),
 }
@@ -85,6 +91,7 @@ pub(crate) struct TestServer {
     pub(crate) ca_pem: String,
     pub(crate) fingerprint: Fingerprint,
     requests: Arc<Mutex<Vec<Received>>>,
+    frames: Arc<Mutex<Vec<Vec<u8>>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -128,13 +135,15 @@ impl TestServer {
         let addr = listener.local_addr().expect("bound");
         let requests: Arc<Mutex<Vec<Received>>> = Arc::default();
         let script: Arc<Script> = Arc::new(script);
-        let seen = Arc::clone(&requests);
+        let frames: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let (seen, heard) = (Arc::clone(&requests), Arc::clone(&frames));
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, seen, script) = (acceptor.clone(), Arc::clone(&seen), Arc::clone(&script));
+                let heard = Arc::clone(&heard);
                 tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        serve(stream, &seen, &*script).await;
+                        serve(stream, &seen, &heard, &*script).await;
                     }
                 });
             }
@@ -144,8 +153,14 @@ impl TestServer {
             ca_pem: ca_certificate.pem(),
             fingerprint,
             requests,
+            frames,
             accepting,
         }
+    }
+
+    /// What came over websockets so far, a frame each.
+    pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
+        self.frames.lock().expect("not poisoned").clone()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -190,7 +205,12 @@ impl Drop for TestServer {
     }
 }
 
-async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, seen: &Mutex<Vec<Received>>, script: &Script) {
+async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(
+    mut stream: S,
+    seen: &Mutex<Vec<Received>>,
+    frames: &Mutex<Vec<Vec<u8>>>,
+    script: &Script,
+) {
     let early = |request: &Received| match request.header("content-length") {
         // Only large bodies are worth an early answer; the script is asked twice for those.
         Some(length) if length.len() > 6 => Some(script(0, request)),
@@ -231,6 +251,10 @@ async fn serve<S: AsyncReadExt + AsyncWriteExt + Unpin>(mut stream: S, seen: &Mu
                     tokio::time::sleep(pause).await;
                     good = stream.write_all(&again).await.is_ok() && stream.flush().await.is_ok();
                 }
+                return;
+            }
+            Reaction::Websocket(plays) => {
+                websocket::play(&mut stream, &request, &plays, frames).await;
                 return;
             }
             Reaction::Endless => {

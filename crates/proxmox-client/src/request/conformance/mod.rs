@@ -16,6 +16,7 @@ use super::{
     clone::CloneVm,
     cluster,
     config::{CreateVm, VmConfigUpdate},
+    console,
     multipart::Frame,
     node,
     power::{DeleteVm, Shutdown},
@@ -179,6 +180,15 @@ fn all() -> Vec<(&'static str, Request)> {
         (
             "storage::delete",
             storage::delete(&pve(), &VolId::new("local:iso/a.iso").expect(good), delay),
+        ),
+        ("console::vnc_proxy", console::vnc_proxy(&pve(), vmid())),
+        (
+            "console::term_proxy",
+            console::term_proxy(&pve(), vmid(), 3).expect(good),
+        ),
+        (
+            "console::websocket",
+            console::websocket(&pve(), vmid(), 5900, &"12345678:PVEVNC:6B0459B6::a+/=".into()),
         ),
         ("qemu::create", qemu::create(&pve(), vmid(), &create).expect(good)),
         ("qemu::config", qemu::config(&pve(), vmid(), ConfigView::Current)),
@@ -348,7 +358,13 @@ fn an_upload_fits_the_schema() {
 #[test]
 fn writes_are_never_repeatable() {
     for (name, request) in all() {
-        let once = ["agent::exec_status", "agent::network_interfaces", "agent::file_read"].contains(&name);
+        let once = [
+            "agent::exec_status",
+            "agent::network_interfaces",
+            "agent::file_read",
+            "console::websocket",
+        ]
+        .contains(&name);
         assert_eq!(request.repeatable, request.method == Method::GET && !once, "{name}");
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod access;
 pub(crate) mod agent;
 pub(crate) mod cluster;
+pub(crate) mod console;
 pub(crate) mod node;
 pub(crate) mod pool;
 pub(crate) mod qemu;
