@@ -24,6 +24,7 @@ fn main() -> anyhow::Result<()> {
             public: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample host".to_owned(),
         },
         open_agent: true,
+        serial: true,
     };
     for (name, text) in [
         ("preset.ks.cfg", Kickstart::default().render()?),

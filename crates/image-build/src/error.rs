@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::build::{CleanupFailure, StepName};
+use crate::build::{CleanupFailure, Sight, StepName};
 use crate::communicator::{CommunicatorError, ExitStatus};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::media::OemdrvError;
@@ -21,7 +21,7 @@ pub enum Error {
     #[error("invalid input: {}", .0.summary())]
     Invalid(Diagnostics),
     /// A step of a build failed. The cause is in `source`; what could not be cleaned up is listed beside it.
-    #[error("{step} failed{}", cleanup_text(cleanup, kept))]
+    #[error("{step} failed{}{}", sight_text(sight), cleanup_text(cleanup, kept))]
     Step {
         /// Name of the step.
         step: StepName,
@@ -31,6 +31,8 @@ pub enum Error {
         cleanup: Vec<CleanupFailure>,
         /// What was left on purpose (`on_error = keep`).
         kept: Vec<String>,
+        /// What was seen of the guest at that moment.
+        sight: Box<Sight>,
     },
     /// The cluster does not have what the image needs. Nothing was created.
     #[error("{}", report.failure_text())]
@@ -235,6 +237,13 @@ fn cleanup_text(cleanup: &[CleanupFailure], kept: &[String]) -> String {
     match failures.as_slice() {
         [] => kept,
         failures => format!("{kept} (not cleaned up: {})", failures.join("; ")),
+    }
+}
+
+fn sight_text(sight: &Sight) -> String {
+    match &sight.screen {
+        Some(screen) => format!(" (screen: {})", screen.display()),
+        None => String::new(),
     }
 }
 

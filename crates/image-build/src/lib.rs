@@ -36,6 +36,7 @@ mod boot_command;
 pub mod build;
 pub mod communicator;
 mod connection;
+mod console;
 mod diagnostic;
 mod duration;
 mod error;
@@ -57,6 +58,10 @@ pub mod variables;
 pub use boot_command::{BootAction, BootCommand, BootCommandError, BootValues, BootVariable, Key};
 pub use build::{Artifact, Build, Event, EventKind, build};
 pub use connection::{Connection, ConnectionInput, ConnectionOutcome, Credentials, TlsTrust};
+pub use console::{
+    clean::ConsoleLines,
+    picture::{png_of, save_screen},
+};
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity, nearest};
 pub use error::Error;
 pub use folder::{Loaded, TemplateFolder};

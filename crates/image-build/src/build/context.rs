@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use proxmox_client::{Client, NodeName, Qemu, TaskOutcome, Upid, Vmid, VolId, Wait};
 use tokio_util::sync::CancellationToken;
 
 use super::artifact::{Artifact, StepTiming};
+use super::console::{GuestConsole, Sight};
 use super::description::BUILD_TAG_PREFIX;
 use super::event::Emitter;
 use super::reservation::Reservation;
@@ -58,6 +60,8 @@ pub(super) struct Context {
     pub(crate) emitter: Arc<Emitter>,
     /// What the waits of the running step listen to.
     pub(crate) cancel: CancellationToken,
+    /// What the guest says of itself.
+    pub(crate) console: GuestConsole,
     /// What was created, or may have been, in the order of the calls.
     resources: Vec<Resource>,
     /// A task that was started and whose end was not seen yet.
@@ -120,6 +124,10 @@ impl Runs for Context {
         });
     }
 
+    fn see<'a>(&'a mut self, error: &'a Error) -> BoxFuture<'a, Sight> {
+        Box::pin(self.see_guest(error))
+    }
+
     fn leftovers(&self) -> Vec<String> {
         self.resources.iter().map(ToString::to_string).collect()
     }
@@ -141,6 +149,7 @@ impl Context {
             run_uuid: crate::text::uuid_v4(),
             emitter,
             cancel,
+            console: GuestConsole::default(),
             resources: Vec::new(),
             open_task: None,
             report: None,
@@ -307,6 +316,16 @@ impl Context {
             biased;
             () = self.cancel.cancelled() => Err(Error::Cancelled),
             done = work => Ok(done),
+        }
+    }
+
+    /// Runs something inside the guest; dropped when the build is cancelled, or once the guest's console says that it is lost.
+    pub(crate) async fn in_guest<T>(&self, what: &str, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
+            done = work => Ok(done),
+            reason = self.console.lost() => Err(Error::Impossible { what: what.to_owned(), reason }),
         }
     }
 }

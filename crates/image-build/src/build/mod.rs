@@ -1,6 +1,7 @@
 //! The build engine: steps in order, each with an undo, told about by events.
 
 mod artifact;
+mod console;
 mod context;
 mod description;
 mod event;
@@ -14,8 +15,9 @@ mod steps;
 mod vm;
 
 pub use artifact::{Artifact, StepTiming};
+pub use console::Sight;
 pub use description::{BUILD_TAG_PREFIX, IMAGE_TAG};
 pub use event::{EVENT_VERSION, Event, EventKind, Unit};
-pub use run::{Build, build};
+pub use run::{Build, SCREEN_FILE, build};
 pub use runner::{AfterFailure, AskOnError};
 pub use step::{CleanupFailure, StepName};

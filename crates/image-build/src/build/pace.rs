@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::console::GuestConsole;
 use super::event::Emitter;
 use crate::Error;
 use crate::text::human_duration;
@@ -26,6 +27,7 @@ pub(crate) struct Pace<'a> {
     next: Duration,
     longest: Duration,
     telling: Option<(&'a Emitter, Duration)>,
+    console: Option<&'a GuestConsole>,
     cancel: &'a CancellationToken,
 }
 
@@ -44,6 +46,7 @@ impl<'a> Pace<'a> {
             next: FIRST,
             longest: LONGEST,
             telling: None,
+            console: None,
             cancel,
         }
     }
@@ -67,6 +70,12 @@ impl<'a> Pace<'a> {
         self
     }
 
+    /// Ends as soon as the guest's own console says that it will not get there.
+    pub(crate) fn watching(mut self, console: &'a GuestConsole) -> Self {
+        self.console = Some(console);
+        self
+    }
+
     pub(crate) fn waited(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -74,10 +83,17 @@ impl<'a> Pace<'a> {
     /// Pauses before the next look. `seen` is what the last look showed; it becomes part of the error when time is up.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when the limit has passed, [`Error::Cancelled`] when the build is to stop.
+    /// [`Error::Timeout`] when the limit has passed, [`Error::Cancelled`] when the build is to stop, [`Error::Impossible`] when
+    /// the guest's console says so.
     pub(crate) async fn pause(&mut self, seen: &str) -> Result<(), Error> {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
+        }
+        if let Some(reason) = self.console.and_then(GuestConsole::verdict) {
+            return Err(Error::Impossible {
+                what: self.what.to_owned(),
+                reason,
+            });
         }
         let now = Instant::now();
         if now >= self.deadline {

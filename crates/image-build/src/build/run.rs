@@ -21,6 +21,9 @@ use super::steps;
 use crate::Error;
 use crate::spec::{ImageSpec, OnError};
 
+/// Name of the picture of a failed build's screen.
+pub const SCREEN_FILE: &str = "console.png";
+
 /// A build that is set up; awaiting it runs it.
 #[must_use = "a build does nothing until it is awaited"]
 pub struct Build {
@@ -30,6 +33,7 @@ pub struct Build {
     cancel: CancellationToken,
     ask: Option<AskOnError>,
     manifest: Option<PathBuf>,
+    screen: Option<PathBuf>,
     custom_data: BTreeMap<String, String>,
 }
 
@@ -42,6 +46,7 @@ impl fmt::Debug for Build {
             cancel,
             ask,
             manifest,
+            screen,
             custom_data,
         } = self;
         f.debug_struct("Build")
@@ -51,6 +56,7 @@ impl fmt::Debug for Build {
             .field("cancel", cancel)
             .field("ask", &ask.is_some())
             .field("manifest", manifest)
+            .field("screen", screen)
             .field("custom_data", custom_data)
             .finish()
     }
@@ -87,6 +93,7 @@ pub fn build(client: &Client, spec: ImageSpec) -> Build {
         cancel: CancellationToken::new(),
         ask: None,
         manifest: None,
+        screen: None,
         custom_data: BTreeMap::new(),
     }
 }
@@ -113,6 +120,13 @@ impl Build {
     /// Writes a manifest in Packer's shape there.
     pub fn manifest(mut self, path: impl Into<PathBuf>) -> Self {
         self.manifest = Some(path.into());
+        self
+    }
+
+    /// Where a picture of the guest's screen goes when a step fails (PNG, mode 0600). Without it: `console.png` beside the
+    /// manifest, and nowhere when there is none.
+    pub fn screen(mut self, path: impl Into<PathBuf>) -> Self {
+        self.screen = Some(path.into());
         self
     }
 
@@ -151,6 +165,7 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         cancel: _,
         ask,
         manifest,
+        screen,
         custom_data,
     } = build;
     let on_failure = on_failure(&spec, ask)?;
@@ -164,6 +179,7 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         () = cancel.cancelled() => None,
         version = client.version() => version.ok().map(|version| version.version.clone()),
     };
+    let screen = screen.or_else(|| Some(manifest.as_ref()?.with_file_name(SCREEN_FILE)));
     let mut steps = steps::from_iso(manifest);
     emitter.emit(EventKind::BuildStarted {
         image: spec.name.to_string(),
@@ -178,6 +194,7 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
     };
     let mut context = Context::new(client, spec, build_id, Arc::clone(&emitter), cancel);
     context.custom_data = custom_data;
+    context.console.picture = screen;
     let ended = match runner::run(&mut steps, &mut context, &control).await {
         Ok(()) => context.take_stock().cloned(),
         Err(error) => Err(error),

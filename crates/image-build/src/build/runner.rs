@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::console::Sight;
 use super::event::{Emitter, EventKind};
 use super::step::{CleanupFailure, Step};
 use crate::Error;
@@ -53,6 +54,10 @@ pub(crate) trait Runs: Send {
     fn timed(&mut self, step: &str, seconds: f64);
     /// What the build has created so far and not removed, for people.
     fn leftovers(&self) -> Vec<String>;
+    /// Looks at what a failed step leaves, before anything of it is undone.
+    fn see<'a>(&'a mut self, _error: &'a Error) -> BoxFuture<'a, Sight> {
+        Box::pin(async { Sight::default() })
+    }
 }
 
 /// How a run is steered from outside.
@@ -100,6 +105,7 @@ pub(crate) async fn run<C: Runs>(
         match ended {
             Ok(_) => committed |= step.commits(),
             Err(error) => {
+                let sight = Box::new(context.see(&error).await);
                 let kept = committed || choose(&control.on_failure, &name, &error).await == AfterFailure::Keep;
                 let mut cleanup = Vec::new();
                 if !kept {
@@ -112,6 +118,7 @@ pub(crate) async fn run<C: Runs>(
                     source: Box::new(error),
                     cleanup,
                     kept,
+                    sight,
                 });
             }
         }

@@ -53,7 +53,8 @@ impl Context {
                             ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
                         ) =>
                 {
-                    return self.runs_soon(&attempt, error).await;
+                    self.runs_soon(&attempt, error).await?;
+                    return self.hear_guest();
                 }
                 Err(error) => return Err(Error::api(attempt)(error)),
             };
@@ -61,7 +62,10 @@ impl Context {
                 Err(Error::Api { source, .. }) if is_busy(&source) => {
                     pace.pause("PVE still cleans up after the last stop").await?;
                 }
-                ended => return ended,
+                ended => {
+                    ended?;
+                    return self.hear_guest();
+                }
             }
         }
     }

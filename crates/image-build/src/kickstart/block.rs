@@ -23,6 +23,8 @@ pub struct BuildBlock {
     pub host_key: HostKey,
     /// Let the guest agent run commands and write files, which EL9 forbids twice.
     pub open_agent: bool,
+    /// Copy what the installer says to the first serial port, where the kernel line does not have it do so by itself.
+    pub serial: bool,
 }
 
 /// A host key for the guest, known to the build before the first connection.
@@ -43,6 +45,20 @@ sed -i -e 's/^FILTER_RPC_ARGS=.*/FILTER_RPC_ARGS=/' -e 's/^BLACKLIST_RPC=.*/BLAC
 setsebool -P -N virt_qemu_ga_run_unconfined on
 ";
 
+/// Copies the installer's log, and its text screen, to the first serial port. In the background and without an own say: it must not
+/// hold up or end an installation.
+///
+/// # Source
+/// Anaconda's `data/tmux.conf`: session `anaconda`, window `main`, and a `tail -F` of the same log.
+const SPEAK: &str = r"%pre
+if [ -c /dev/ttyS0 ] && ! grep -q console=ttyS0 /proc/cmdline; then
+    tmux pipe-pane -t anaconda:main 'exec cat > /dev/ttyS0' > /dev/null 2>&1 < /dev/null
+    setsid tail -q -n +1 -F /tmp/anaconda.log > /dev/ttyS0 2> /dev/null < /dev/null &
+fi
+:
+%end
+";
+
 impl KickstartText {
     /// The text with the build's own block behind it.
     ///
@@ -54,6 +70,7 @@ impl KickstartText {
             login_key,
             host_key,
             open_agent,
+            serial,
         } = block;
         let user = name("ssh_username", username, "-_.")?;
         let mut text = self.expose().to_owned();
@@ -70,9 +87,10 @@ impl KickstartText {
         };
         let private = heredoc("host_key", host_key.private.expose_secret())?;
         let public = heredoc("host_key", &host_key.public)?;
+        let speak = if *serial { SPEAK } else { "" };
         write!(
             text,
-            "\n{BLOCK_MARK}\n{command}%post --erroronfail\nset -euo pipefail\numask 077\nmkdir -p /etc/ssh\n\
+            "\n{BLOCK_MARK}\n{command}{speak}%post --erroronfail\nset -euo pipefail\numask 077\nmkdir -p /etc/ssh\n\
              cat > /etc/ssh/ssh_host_ed25519_key <<'K3SIMAGE_KEY'\n{private}K3SIMAGE_KEY\n\
              cat > /etc/ssh/ssh_host_ed25519_key.pub <<'K3SIMAGE_KEY'\n{public}K3SIMAGE_KEY\n\
              chmod 0600 /etc/ssh/ssh_host_ed25519_key\nchmod 0644 /etc/ssh/ssh_host_ed25519_key.pub\n"
@@ -131,6 +149,7 @@ mod tests {
                 public: "ssh-ed25519 AAAAHOST".into(),
             },
             open_agent: false,
+            serial: false,
         }
     }
 
@@ -187,6 +206,26 @@ mod tests {
         let facts = facts(open.expose());
         assert!(facts.sections.iter().all(|section| section.value.closed) && facts.open_quotes.is_empty());
         assert_eq!(facts.ssh_key_users().len(), 1);
+    }
+
+    #[test]
+    fn the_installer_is_copied_to_the_serial_port_only_when_there_is_one() {
+        let base = Kickstart::default().render().unwrap();
+        let silent = base.with_build_block(&block()).unwrap();
+        assert!(!silent.expose().contains("ttyS0 2>"));
+        let speaking = base
+            .with_build_block(&BuildBlock {
+                serial: true,
+                ..block()
+            })
+            .unwrap();
+        let text = speaking.expose();
+        assert!(
+            text.contains("-F /tmp/anaconda.log > /dev/ttyS0 2> /dev/null < /dev/null &\nfi\n:\n%end\n%post"),
+            "{text}"
+        );
+        let facts = facts(text);
+        assert!(facts.sections.iter().all(|section| section.value.closed) && facts.open_quotes.is_empty());
     }
 
     #[test]

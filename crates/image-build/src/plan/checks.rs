@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStatus, Version};
 
-use super::privileges::{Grant, Held};
-use super::report::PlanReport;
+use super::privileges::{CONSOLE, Grant, Held};
+use super::report::{CONSOLE_CHECK, PlanReport};
 use crate::diagnostic::nearest;
 use crate::spec::{ImageSpec, IsoSource};
 use crate::text::human_bytes;
@@ -103,6 +103,26 @@ pub(super) fn privileges(report: &mut PlanReport, grants: &[Grant], held: &Held,
         report.ok("privileges", format!("{count} privileges"));
     }
     hidden
+}
+
+/// Says that the guest cannot be seen, where a build needs `VM.Console` for nothing else: it builds, but cannot show why it fails.
+pub(super) fn console(report: &mut PlanReport, grants: &[Grant], held: &Held, identity: &str) {
+    let Some(on_vm) = grants.first().filter(|grant| !grant.privileges.contains(&CONSOLE)) else {
+        return;
+    };
+    let mut with_console = on_vm.clone();
+    with_console.privileges.push(CONSOLE);
+    if with_console.missing(held).contains(&CONSOLE) {
+        report.warning(
+            CONSOLE_CHECK,
+            format!(
+                "`{identity}` lacks {CONSOLE} on {}: the build goes on without the guest's serial console, and without a picture \
+                 of its screen if it fails",
+                on_vm.path
+            ),
+            format!("run on a node: {}", with_console.pveum(identity)),
+        );
+    }
 }
 
 /// Privileges each of which makes PVE list a storage, bridge or pool.

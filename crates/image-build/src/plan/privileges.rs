@@ -8,6 +8,9 @@ use serde::Serialize;
 use crate::communicator::goes_by_agent;
 use crate::spec::{Delivery, ImageSpec, IsoSource};
 
+/// Lets keys be typed, and a guest's serial ports and screen be seen (`FACTS` 59).
+pub(crate) const CONSOLE: &str = "VM.Console";
+
 /// What the plan needs to know to ask for no privilege too many.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
@@ -73,7 +76,7 @@ pub(crate) fn on_vm(needs: Needs) -> Vec<&'static str> {
         wanted.push("VM.Config.Cloudinit");
     }
     if needs.types_keys {
-        wanted.push("VM.Console");
+        wanted.push(CONSOLE);
     }
     match (needs.asks_agent, needs.agent_exec, needs.pve_major) {
         (false, false, _) => {}

@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The check that has a finding only where the guest's console and screen cannot be seen.
+pub(super) const CONSOLE_CHECK: &str = "console";
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +77,11 @@ impl PlanReport {
             message,
             fix,
         });
+    }
+
+    /// Whether the guest's console and screen cannot be seen.
+    pub(crate) fn lacks_console(&self) -> bool {
+        self.findings.iter().any(|finding| finding.check == CONSOLE_CHECK)
     }
 
     /// Whether a build could begin.

@@ -135,7 +135,9 @@ async fn privileges(
     let mut paths: BTreeSet<String> = grants.iter().flat_map(|grant| grant.paths().cloned()).collect();
     paths.insert("/".to_owned());
     let held = Held::ask(client, paths).await.map_err(attempt())?;
-    Ok(checks::privileges(report, &grants, &held, client.identity()))
+    let hidden = checks::privileges(report, &grants, &held, client.identity());
+    checks::console(report, &grants, &held, client.identity());
+    Ok(hidden)
 }
 
 /// The node's bridges, and the cluster's virtual networks when a device is to be plugged into something else: they are

@@ -5,6 +5,7 @@ mod shell;
 
 pub use file::FileProvisioner;
 pub use shell::ShellProvisioner;
+pub(crate) use shell::mask;
 
 use std::fmt;
 

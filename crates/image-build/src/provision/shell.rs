@@ -42,6 +42,18 @@ pub struct ShellProvisioner {
     pub timeout: Option<Duration>,
 }
 
+/// The line with every secret in it masked, as Packer shows it: `set -x` in a script prints them.
+pub(crate) fn mask<'a>(secrets: &[SecretString], line: &'a str) -> Cow<'a, str> {
+    let mut line = Cow::Borrowed(line);
+    // A value of several lines is printed as several.
+    for part in secrets.iter().flat_map(|secret| secret.expose_secret().lines()) {
+        if part.len() >= SHORTEST_MASKED && line.contains(part) {
+            line = Cow::Owned(line.replace(part, MASK));
+        }
+    }
+    line
+}
+
 impl ShellProvisioner {
     /// The provisioner for a script of a spec, with the build's own variables beneath those of the spec.
     pub(crate) fn from_spec(spec: &ShellSpec, build: &[(&str, String)]) -> Self {
@@ -82,18 +94,6 @@ impl ShellProvisioner {
             Some(program) => program.to_owned(),
             None => "bash".to_owned(),
         }
-    }
-
-    /// The line with every secret in it masked, as Packer shows it: `set -x` in a script prints them.
-    fn mask<'a>(&self, line: &'a str) -> Cow<'a, str> {
-        let mut line = Cow::Borrowed(line);
-        // A value of several lines is printed as several.
-        for part in self.masked.iter().flat_map(|secret| secret.expose_secret().lines()) {
-            if part.len() >= SHORTEST_MASKED && line.contains(part) {
-                line = Cow::Owned(line.replace(part, MASK));
-            }
-        }
-        line
     }
 
     fn environment_file(&self) -> Result<Bytes, Error> {
@@ -156,7 +156,7 @@ impl Provisioner for ShellProvisioner {
         let tail = Mutex::new(VecDeque::with_capacity(TAIL_LINES));
         let lines = Mutex::new(0_u64);
         let on_line = |stream: OutputStream, line: &str| {
-            let line = &*self.mask(line);
+            let line = &*mask(&self.masked, line);
             if let (Ok(mut tail), Ok(mut lines)) = (tail.lock(), lines.lock()) {
                 if tail.len() == TAIL_LINES {
                     tail.pop_front();
@@ -265,7 +265,7 @@ mod tests {
             ("K10abc::server:s3cretK10abc::server:s3cret", "<sensitive><sensitive>"),
             ("nothing", "nothing"),
         ] {
-            assert_eq!(shell.mask(line), expected);
+            assert_eq!(mask(&shell.masked, line), expected);
         }
         assert!(!format!("{shell:?}").contains("s3cret"));
     }

@@ -84,7 +84,9 @@ impl Step<Context> for Connect {
 async fn open_agent(context: &Context) -> Result<AgentCommunicator, Error> {
     let vmid = context.vmid()?;
     let what = format!("an answer of the guest agent of vm {vmid}");
-    let mut pace = Pace::new(&what, context.spec.communicator.ssh.timeout, &context.cancel).telling(&context.emitter);
+    let mut pace = Pace::new(&what, context.spec.communicator.ssh.timeout, &context.cancel)
+        .telling(&context.emitter)
+        .watching(&context.console);
     loop {
         let attempt = AgentCommunicator::connect(context.vm()?, folder(context));
         let error = match context.or_cancel(attempt).await? {
@@ -148,7 +150,8 @@ async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
         context.spec.communicator.ssh.timeout,
         &context.cancel,
     )
-    .telling(&context.emitter);
+    .telling(&context.emitter)
+    .watching(&context.console);
     loop {
         let seen = match vm.agent().network_interfaces().await {
             Ok(interfaces) => {
@@ -195,7 +198,9 @@ async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
 
 async fn log_in(context: &Context, target: &SshTarget, limit: Duration) -> Result<SshCommunicator, Error> {
     let attempt = format!("logging in as {} at {}", target.user, target.host);
-    let mut pace = Pace::new("an ssh login", limit, &context.cancel).telling(&context.emitter);
+    let mut pace = Pace::new("an ssh login", limit, &context.cancel)
+        .telling(&context.emitter)
+        .watching(&context.console);
     let mut refused_since: Option<Instant> = None;
     loop {
         let error = match context.or_cancel(SshCommunicator::connect(target.clone())).await? {

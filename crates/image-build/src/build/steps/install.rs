@@ -239,7 +239,8 @@ async fn menu_waits(context: &Context, drives: &mut Drives) -> Result<bool, Erro
     let limit = context.spec.timeouts.install.min(MENU_LIMIT);
     let mut pace = Pace::new("the boot menu", limit, &context.cancel)
         .first(FIRST_LOOK)
-        .at_most(MENU_LOOK);
+        .at_most(MENU_LOOK)
+        .watching(&context.console);
     let mut settled: Option<(u64, Instant)> = None;
     loop {
         let status = context.vm_status().await?;
@@ -307,10 +308,18 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
         context.spec.timeouts.install,
         &context.cancel,
     )
-    .first(FIRST_LOOK);
+    .first(FIRST_LOOK)
+    .watching(&context.console);
     loop {
         let status = context.vm_status().await?;
         if status.is_stopped() {
+            // An installer that gave up reboots too (`inst.cmdline`, `reboot` after an error).
+            if let Some(reason) = context.console.last_verdict() {
+                return Err(Error::Impossible {
+                    what: "the end of the installation".to_owned(),
+                    reason,
+                });
+            }
             break;
         }
         drives.see(&status);
@@ -318,7 +327,10 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
             drives.written,
             None,
             Unit::Bytes,
-            format!("{} written", human_bytes(drives.written)),
+            match context.console.lines() {
+                0 => format!("{} written", human_bytes(drives.written)),
+                lines => format!("{} written, {lines} console lines", human_bytes(drives.written)),
+            },
         );
         let silence = drives.silence();
         if silence >= drives.silence_limit() {

@@ -103,6 +103,7 @@ fn kickstart(context: &Context) -> Result<KickstartText, Error> {
             public: keys.host_public_line().map_err(Error::keys)?,
         },
         open_agent: goes_by_agent(&context.spec),
+        serial: context.spec.hardware.serial,
     };
     let text = match &context.spec.installer.kickstart {
         KickstartSource::Model(model) => model.render(),

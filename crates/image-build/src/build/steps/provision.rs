@@ -81,7 +81,7 @@ async fn quietly(context: &Context, command: &Command, what: &str) -> Result<(),
         }
     };
     let status = context
-        .or_cancel(communicator.exec(command, &on_line))
+        .in_guest(what, communicator.exec(command, &on_line))
         .await?
         .map_err(Error::guest(what))?;
     if status.success() {
@@ -109,5 +109,10 @@ pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner, is
         cancel: &context.cancel,
         on_line: &on_line,
     };
-    provisioner.provision(&workplace).await
+    // The provisioner ends by itself when the build is cancelled.
+    tokio::select! {
+        biased;
+        done = provisioner.provision(&workplace) => done,
+        reason = context.console.lost() => Err(Error::Impossible { what: name.clone(), reason }),
+    }
 }

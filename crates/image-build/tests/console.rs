@@ -1,0 +1,214 @@
+//! What a build hears and sees of its guest.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use common::{Lab, client, story};
+use image_build::spec::{Delivery, EnvValue, ProvisionerSpec, ShellSpec};
+use image_build::{Error, Event, EventKind};
+use pve_emulator::Emulator;
+use pve_emulator::engine::simulated::{Fault, FaultKind, SimulatedOptions};
+
+fn heard(events: &[Event]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            EventKind::Log { source, line, .. } if source == "console" => Some(line.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn warnings(events: &[Event]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            EventKind::Warning { message, .. } => Some(message.as_str()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_installed_system_is_heard() {
+    // Slow enough that the stream is there before the login prompt.
+    let options = SimulatedOptions {
+        time: pve_emulator::engine::simulated::TimeScale::Scaled(30.0),
+        ..SimulatedOptions::default()
+    };
+    let lab = Lab::of(Emulator::builder(), options).await;
+    let before = lab.client.request_count();
+    let (ended, seen) = lab.build(lab.spec().build().expect("a spec")).await;
+    ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    let lines = heard(&seen);
+    assert!(lines.iter().any(|line| line.ends_with("login:")), "{lines:?}");
+    assert!(
+        !warnings(&seen).iter().any(|warning| warning.contains("console")),
+        "{}",
+        story(&seen)
+    );
+    let websockets = lab
+        .pve
+        .requests()
+        .iter()
+        .filter(|request| request.path.ends_with("/vncwebsocket"))
+        .count();
+    // One for each start.
+    assert_eq!(websockets, 2, "of {} requests", lab.client.request_count() - before);
+}
+
+#[tokio::test]
+async fn a_panic_is_named_at_once_with_a_picture() {
+    let lab = Lab::start().await;
+    lab.guests.inject(Fault::always(FaultKind::KernelPanic));
+    let delivery = Delivery::Http {
+        bind: Some("127.0.0.1".parse().expect("an address")),
+        ports: 20000..=60000,
+    };
+    let spec = lab
+        .spec()
+        .delivery(delivery)
+        .boot_command(
+            "<up><tab> console=ttyS0 inst.ks=http://{{ .HTTPIP }}:{{ .HTTPPort }}/ks.cfg<enter>"
+                .parse()
+                .expect("a command"),
+        )
+        .build()
+        .expect("a spec");
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = folder.path().join("manifest.json");
+    let begun = Instant::now();
+    let error = image_build::build(&lab.client, spec)
+        .manifest(&manifest)
+        .await
+        .expect_err("it panics");
+    let chain = error.chain();
+    let screen = folder.path().join("console.png");
+    for part in [
+        "install failed (screen: ",
+        "console.png",
+        "the guest's kernel panicked",
+        "Kernel panic - not syncing: Fatal exception in interrupt",
+    ] {
+        assert!(chain.contains(part), "{part}: {chain}");
+    }
+    // Its own limit is 30 s, and nothing here waits for it.
+    assert!(begun.elapsed() < Duration::from_secs(29), "{:?}", begun.elapsed());
+    let Error::Step { sight, .. } = &error else {
+        panic!("{chain}")
+    };
+    assert_eq!(sight.screen.as_deref(), Some(screen.as_path()));
+    assert!(
+        sight.console.last().is_some_and(|line| line.contains("Kernel panic")),
+        "{:?}",
+        sight.console
+    );
+    let bytes = std::fs::read(&screen).expect("a picture");
+    assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
+    let mode = std::fs::metadata(&screen).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn without_the_privilege_it_is_said_once() {
+    let builder = Emulator::builder()
+        .role(
+            "NoConsole",
+            [
+                "Datastore.Allocate",
+                "Datastore.AllocateSpace",
+                "Datastore.AllocateTemplate",
+                "Datastore.Audit",
+                "Pool.Audit",
+                "SDN.Use",
+                "Sys.Audit",
+                "Sys.Modify",
+                "Sys.AccessNetwork",
+                "VM.Allocate",
+                "VM.Audit",
+                "VM.Clone",
+                "VM.Config.CDROM",
+                "VM.Config.CPU",
+                "VM.Config.Cloudinit",
+                "VM.Config.Disk",
+                "VM.Config.HWType",
+                "VM.Config.Memory",
+                "VM.Config.Network",
+                "VM.Config.Options",
+                "VM.GuestAgent.Audit",
+                "VM.GuestAgent.Unrestricted",
+                "VM.PowerMgmt",
+            ],
+        )
+        .user("deaf@pve", "secret")
+        .token("deaf@pve", "build", "secret", false)
+        .acl("/", "deaf@pve", "NoConsole");
+    let mut lab = Lab::of(builder, SimulatedOptions::default()).await;
+    lab.client = client(&lab.pve, "deaf@pve!build", "secret");
+    // Nothing is typed, so that nothing else needs the privilege.
+    let spec = lab
+        .spec()
+        .boot_command("".parse().expect("nothing"))
+        .build()
+        .expect("a spec");
+    let (ended, seen) = lab.build(spec).await;
+    ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    let told: Vec<&str> = warnings(&seen)
+        .into_iter()
+        .filter(|warning| warning.contains("serial console"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("`deaf@pve!build` lacks VM.Console on /vms") && told[0].contains("pveum role add"),
+        "{told:?}"
+    );
+    let asked: Vec<String> = lab
+        .pve
+        .requests()
+        .iter()
+        .filter(|request| request.path.ends_with("proxy") || request.status == 403)
+        .map(|request| format!("{} {}", request.method, request.path))
+        .collect();
+    assert!(asked.is_empty(), "what is known to be refused is not asked: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_failed_script_comes_with_the_screen_and_without_secrets() {
+    let lab = Lab::start().await;
+    let script =
+        ShellSpec::new("check.sh", "#!/bin/bash\nexit 7\n").env("TOKEN", EnvValue::Secret("login".to_owned().into()));
+    lab.guests.inject(Fault::always(FaultKind::ScriptExits {
+        script: "check.sh".to_owned(),
+        code: 7,
+    }));
+    let spec = lab
+        .spec()
+        .provisioners(vec![ProvisionerSpec::Shell(script)])
+        .build()
+        .expect("a spec");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let error = image_build::build(&lab.client, spec)
+        .screen(folder.path().join("seen.png"))
+        .events(to)
+        .await
+        .expect_err("the script fails");
+    assert!(
+        error.chain().contains("seen.png): check.sh ended with exit code 7"),
+        "{}",
+        error.chain()
+    );
+    assert!(folder.path().join("seen.png").exists());
+    let mut seen = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        seen.push(event);
+    }
+    // The prompt's own word stands for a secret that the guest prints.
+    assert!(
+        !heard(&seen).iter().any(|line| line.contains("login")),
+        "{}",
+        story(&seen)
+    );
+}
