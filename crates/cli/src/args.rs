@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Build(BuildArgs),
     /// List the templates on the cluster that k3simage made
     List(ListArgs),
+    /// Show a VM's serial console on this terminal, or save a picture of its screen
+    Console(ConsoleArgs),
     /// Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
     #[cfg(feature = "emulator")]
     Emulator(EmulatorArgs),
@@ -125,6 +127,23 @@ pub(crate) struct ListArgs {
     pub(crate) dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) variables: VariableArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsoleArgs {
+    /// Name or number of the VM
+    #[arg(value_name = "NAME|VMID")]
+    pub(crate) vm: String,
+    /// A template folder to take the connection from; without one, -var, -var-file and PKR_VAR_* give it
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+    /// Save a picture of the screen in this file (PNG), and attach to nothing
+    #[arg(long, value_name = "FILE")]
+    pub(crate) screenshot: Option<PathBuf>,
+    /// The serial port, 0 to 3
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3), conflicts_with = "screenshot")]
+    pub(crate) port: u8,
 }
 
 /// What runs the guests of an emulated cluster.

@@ -24,6 +24,7 @@ fn help_lists_commands_and_exit_codes() {
                 changes nothing
       build     Build the image and leave it as a template
       list      List the templates on the cluster that k3simage made
+      console   Show a VM's serial console on this terminal, or save a picture of its screen
       emulator  Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
       help      Print this message or the help of the given subcommand(s)
 

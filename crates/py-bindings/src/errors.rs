@@ -1,6 +1,7 @@
 //! Rust errors as Python exceptions: the class by kind, the data as attributes, the chain as `__cause__`.
 
 use std::error::Error as StdError;
+use std::path::PathBuf;
 
 use image_build::Error as ImageError;
 use image_build::plan::Level;
@@ -212,6 +213,8 @@ struct Exception {
     path: Option<String>,
     privileges: Vec<String>,
     findings: Vec<String>,
+    console: Vec<String>,
+    screen: Option<PathBuf>,
 }
 
 impl Exception {
@@ -237,6 +240,8 @@ impl Exception {
             path,
             privileges,
             findings,
+            console,
+            screen,
         } = inner;
         self.status = self.status.or(status);
         self.upid = self.upid.take().or(upid);
@@ -255,6 +260,10 @@ impl Exception {
         if self.findings.is_empty() {
             self.findings = findings;
         }
+        if self.console.is_empty() {
+            self.console = console;
+        }
+        self.screen = self.screen.take().or(screen);
     }
 
     /// Makes the Python object; what goes wrong on the way (an interrupted import) is the exception instead.
@@ -292,6 +301,8 @@ impl Exception {
         raised.setattr("path", self.path)?;
         raised.setattr("privileges", self.privileges)?;
         raised.setattr("findings", self.findings)?;
+        raised.setattr("console", self.console)?;
+        raised.setattr("screen", self.screen)?;
         Ok(PyErr::from_value(raised))
     }
 }
@@ -346,6 +357,10 @@ fn image_link(error: &ImageError) -> Exception {
             exception.findings = report.at(Level::Error).map(ToString::to_string).collect();
         }
         ImageError::Script { tail, .. } => exception.log_tail.clone_from(tail),
+        ImageError::Step { sight, .. } => {
+            exception.console.clone_from(&sight.console);
+            exception.screen.clone_from(&sight.screen);
+        }
         _ => {}
     }
     exception

@@ -1,6 +1,7 @@
 //! `k3simage build`: runs the pipeline and shows its events.
 
 use std::future::IntoFuture as _;
+use std::path::Path;
 
 use image_build::spec::OnError;
 use image_build::{Artifact, Error, Event, EventKind, ImageSpec};
@@ -106,6 +107,8 @@ async fn build(
     if let Some(path) = &args.manifest {
         build = build.manifest(path);
     }
+    let beside = args.manifest.as_deref().unwrap_or_else(|| Path::new(""));
+    build = build.screen(beside.with_file_name(image_build::build::SCREEN_FILE));
     let mut running = std::pin::pin!(build.into_future());
     match viewer.watch(&mut running, events, signals).await {
         Some(Ok(artifact)) => {

@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod build;
+mod console;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod init;
@@ -20,6 +21,7 @@ pub(crate) async fn dispatch(command: Command, console: &Console, signals: &Sign
         Command::Validate(args) => validate::run(&args, console),
         Command::Plan(args) => unless_ended(plan::run(&args, console), signals).await,
         Command::List(args) => unless_ended(list::run(&args, console), signals).await,
+        Command::Console(args) => unless_ended(console::run(&args, console), signals).await,
         Command::Build(args) => Box::pin(build::run(args, console, signals)).await,
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => Box::pin(emulator::run(&args, console, signals)).await,

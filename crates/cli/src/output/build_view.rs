@@ -139,12 +139,13 @@ impl BuildView {
             source,
             cleanup,
             kept,
+            sight,
         } = error
         else {
             return Problem::before(error);
         };
         let created = !(self.removed.is_empty() && cleanup.is_empty() && kept.is_empty());
-        let mut problem = Problem::of_step(source, created);
+        let mut problem = Problem::of_step(source, sight, created);
         let took = self.failed.take().map(|(_, took)| took).unwrap_or_default();
         let palette = self.console.err();
         self.console

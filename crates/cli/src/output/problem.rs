@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt::Display;
 
+use image_build::build::Sight;
 use image_build::plan::{Finding, Level};
 use image_build::{Diagnostics, Error};
 use proxmox_client::ErrorKind;
@@ -28,6 +29,8 @@ pub(crate) struct Problem {
     pub(crate) diagnostics: Diagnostics,
     /// What the cluster does not have.
     pub(crate) findings: Vec<Finding>,
+    /// What was seen of the guest.
+    pub(crate) sight: Sight,
 }
 
 impl Problem {
@@ -40,6 +43,7 @@ impl Problem {
             help: Vec::new(),
             diagnostics: Diagnostics::new(),
             findings: Vec::new(),
+            sight: Sight::default(),
         })
     }
 
@@ -80,8 +84,9 @@ impl Problem {
     }
 
     /// A failed build: what stands inside the step's error, so that the step's own line can carry it.
-    pub(crate) fn of_step(cause: &Error, created: bool) -> Box<Self> {
+    pub(crate) fn of_step(cause: &Error, sight: &Sight, created: bool) -> Box<Self> {
         let mut problem = Self::of(cause);
+        problem.sight = sight.clone();
         problem.exit = if created { Exit::Failed } else { exit_before(cause) };
         problem
     }
@@ -174,6 +179,18 @@ impl Problem {
                 .map(|line| format!("{} {}", palette.faint("|"), printable(line))),
         );
         lines.extend(
+            self.sight
+                .console
+                .iter()
+                .map(|line| format!("{} {}", palette.faint("console |"), printable(line))),
+        );
+        lines.extend(
+            self.sight
+                .screen
+                .iter()
+                .map(|path| format!("screen: {}", path.display())),
+        );
+        lines.extend(
             self.help
                 .iter()
                 .flat_map(|help| help.lines())
@@ -192,6 +209,8 @@ impl Problem {
             "log_tail": self.tail,
             "diagnostics": self.diagnostics,
             "findings": self.findings,
+            "console": self.sight.console,
+            "screen": self.sight.screen,
         })
     }
 
@@ -341,7 +360,11 @@ mod tests {
         for (error, exit) in table {
             assert_eq!(Problem::before(&error).exit, exit, "{error}");
             // Once something was created it is a failed build, whatever the cause.
-            assert_eq!(Problem::of_step(&error, true).exit, Exit::Failed, "{error}");
+            assert_eq!(
+                Problem::of_step(&error, &Sight::default(), true).exit,
+                Exit::Failed,
+                "{error}"
+            );
         }
     }
 

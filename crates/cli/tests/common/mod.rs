@@ -24,7 +24,12 @@ pub(crate) fn k3simage(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(args).stdin(Stdio::null()).env("COLUMNS", "100");
+    // A failed build leaves the picture of its screen in the current folder.
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .env("COLUMNS", "100")
+        .current_dir(env!("CARGO_TARGET_TMPDIR"));
     command
 }
 

@@ -6,6 +6,7 @@ They are Python classes because the stable ABI of Python 3.10 cannot add fields 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 __all__ = [
     "AgentError",
@@ -46,6 +47,8 @@ class Error(Exception):
         path: Where a privilege is missing in the access control list.
         privileges: The privileges of which one would do.
         findings: All problems that were found, one line each.
+        console: The last lines of the guest's serial console when a build failed.
+        screen: A picture of the guest's screen (PNG) at that moment; it stands beside the ``manifest``, and needs one.
     """
 
     status: int | None = None
@@ -57,6 +60,8 @@ class Error(Exception):
     path: str | None = None
     privileges: Sequence[str] = ()
     findings: Sequence[str] = ()
+    console: Sequence[str] = ()
+    screen: Path | None = None
 
 
 class InvalidInputError(Error, ValueError):
