@@ -69,7 +69,7 @@ scripts: ## The guest scripts: shellcheck, and their tests in a folder as root
 	$(IN_VENV) ruff check --quiet tests
 	$(IN_VENV) ruff format --quiet --check tests
 	$(IN_VENV) shellcheck scripts/*.sh $(EXAMPLE)/scripts/*.sh tests/strangers/packer/scripts/*.sh seal-check/tests/fixtures/*.sh .ci/run
-	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py --ignore tests/guest/test_rendered_kickstart.py
+	$(IN_VENV) pytest -q tests/guest --ignore tests/guest/test_kickstart.py --ignore tests/guest/test_rendered_kickstart.py --ignore tests/guest/test_sealed_image.py
 
 .PHONY: kickstart
 kickstart: ## The kickstarts, read by pykickstart
@@ -92,7 +92,7 @@ stand-in-test: ## The stand-in's scripts and installer, without building it
 DISK_MAKERS := mke2fs mkfs.xfs mkfs.vfat mcopy mkswap sfdisk debugfs xfs_db qemu-img qemu-io grub-fstest
 
 .PHONY: seal-check
-seal-check: ## The checker of sealed disks, on disks made for it
+seal-check: ## The checker of sealed disks, on disks made for it and on what seal.sh leaves
 	@for tool in $(DISK_MAKERS); do
 	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$$tool" >/dev/null || { $(call lacks,the checker of sealed disks,"$$tool",apt-get install e2fsprogs xfsprogs dosfstools mtools fdisk qemu-utils grub-common); exit 0; }
 	done
@@ -100,6 +100,7 @@ seal-check: ## The checker of sealed disks, on disks made for it
 	$(IN_VENV) ruff check --quiet seal-check seal-check/seal-check
 	$(IN_VENV) ruff format --quiet --check seal-check seal-check/seal-check
 	$(IN_VENV) pytest -q seal-check/tests
+	$(IN_VENV) pytest -q tests/guest/test_sealed_image.py
 
 .PHONY: validate
 validate: ## The example folder, by the command's own check

@@ -179,8 +179,12 @@ NETWORK_STATE = Identity(
         "/etc/udev/rules.d/*-persistent-net.rules",
         "/etc/udev/rules.d/*-persistent-cd.rules",
     ),
-    # Written by NetworkManager at every start, the same everywhere; which devices are on.
-    spared=("/var/lib/NetworkManager/NetworkManager-intern.conf", "/var/lib/NetworkManager/NetworkManager.state"),
+    # What NetworkManager writes at every start, the same everywhere; which devices are on; and what is noted below.
+    spared=(
+        "/var/lib/NetworkManager/NetworkManager-intern.conf",
+        "/var/lib/NetworkManager/NetworkManager.state",
+        "/var/lib/NetworkManager/timestamps",
+    ),
 )
 SYSTEMD_SECRETS = Identity(
     "systemd-secrets",
@@ -287,6 +291,14 @@ CATALOGUE = (
         "EL9 names them so and boots them whatever the machine's id is: a trace, shared, that does no harm",
         "nothing needs to; the next kernel of a clone is named by its own id",
         ("/boot/loader/entries/" + "[0-9a-f]" * 32 + "-*.conf", "/boot/efi/loader/entries/" + "[0-9a-f]" * 32 + "-*.conf"),
+        note=True,
+    ),
+    Identity(
+        "network-timestamps",
+        "when NetworkManager last used which profile",
+        "NetworkManager writes it when it stops, so after the seal: ids of profiles that a clone does not have",
+        "nothing needs to",
+        ("/var/lib/NetworkManager/timestamps",),
         note=True,
     ),
     Identity(

@@ -184,6 +184,7 @@ PLANTED = {
 # The same for what is only noted.
 NOTED = {
     "boot-entries": {f"boot/loader/entries/{ID}-5.14.0.conf": "title AlmaLinux\n"},
+    "network-timestamps": {"var/lib/NetworkManager/timestamps": "[timestamps]\n18f6d772-5aad-3022-b5aa-b455dd7bfb02=1795656771\n"},
     "crontabs": {"var/spool/cron/root": "0 * * * * true\n"},
     "clock-drift": {"var/lib/chrony/drift": "1.0 0.1\n"},
     "lvm-devices": {"etc/lvm/devices/system.devices": "IDTYPE=devname\n"},

@@ -4,12 +4,15 @@ import hashlib
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).parents[2]
 SCRIPTS = REPO / "scripts"
+# The checker of sealed disks, and what makes disks for it.
+sys.path += [str(REPO / "seal-check"), str(REPO / "seal-check/tests")]
 
 # Each stand-in writes down how it was called; the few that scripts ask questions answer from files in $STATE.
 STANDINS = {
