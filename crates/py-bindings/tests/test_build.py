@@ -162,6 +162,19 @@ def test_variables_need_a_folder() -> None:
         k3simage.plan(node="pve", variables={"vm_cores": 1}, url="https://x", token="a@b!c=d")
 
 
+async def test_a_failure_comes_with_what_was_seen_of_the_guest(
+    call: Call, pve: k3simage.Emulator, folder: Path, tmp_path: Path
+) -> None:
+    pve.fail_script("k3s-install.sh", 7)
+    with pytest.raises(k3simage.BuildError) as caught:
+        await call("build", folder, variables=pve.variables, manifest=tmp_path / "manifest.json")
+    error = caught.value
+    assert error.screen == tmp_path / "console.png"
+    assert error.screen.read_bytes().startswith(b"\x89PNG\r\n")
+    assert str(error) == f"provision failed (screen: {error.screen})"
+    assert all(isinstance(line, str) for line in error.console)
+
+
 async def test_a_script_that_fails(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
     pve.fail_script("k3s-install.sh", 7)
     events: list[k3simage.Event] = []
@@ -171,6 +184,7 @@ async def test_a_script_that_fails(call: Call, pve: k3simage.Emulator, folder: P
     assert (error.step, str(error)) == ("provision", "provision failed")
     assert str(error.__cause__).startswith("k3s-install.sh ended with exit code 7")
     assert error.log_tail, "what the script printed last"
+    assert error.screen is None, "a picture of the screen stands beside a manifest"
     assert (events[-1].kind, events[-1].ok) == ("build_finished", False)
     assert events[-1].message is not None
     assert leftovers(pve) == ([], [])

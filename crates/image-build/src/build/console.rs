@@ -1,6 +1,6 @@
 //! The guest's console during a build: its lines become events, its last words an error, its screen a file.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,8 @@ const SOURCE: &str = "console";
 const TAIL: usize = 12;
 /// A question that stands so long with nothing after it waits for a person; Anaconda answers its own within seconds.
 const QUESTION_GRACE: Duration = Duration::from_secs(20);
+/// How many jobs that systemd waits for are remembered as told; a boot has some dozens of units.
+const MAX_JOBS: usize = 256;
 /// How long the guest may go on telling after the line that means its end: the error is to carry those lines too.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How often it is looked at whether the guest is lost.
@@ -251,12 +253,20 @@ impl Listener {
     async fn listen(&self, mut console: SerialConsole) -> (bool, Option<proxmox_client::Error>) {
         let mut cleaner = ConsoleLines::default();
         let mut heard = false;
+        let mut jobs = BTreeSet::new();
         loop {
             match console.read().await {
                 Ok(Some(bytes)) => {
                     heard = true;
                     let lines = cleaner.feed(&bytes);
                     for line in &lines {
+                        // Told several times a second, for as long as it lasts.
+                        if signs::job_of(line).is_some_and(|job| !jobs.insert(job.to_owned())) {
+                            continue;
+                        }
+                        if jobs.len() > MAX_JOBS {
+                            jobs.clear();
+                        }
                         let line = mask(&self.secrets, line);
                         self.emitter.log(SOURCE, OutputStream::Stdout, &line);
                         lock(&self.said).hear(&line);
@@ -382,6 +392,23 @@ mod tests {
                 ),
             "{verdict}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_guest_ends_what_runs_in_it_and_a_question_does_not() {
+        let console = GuestConsole::default();
+        lock(&console.said).hear("Installation complete. Press ENTER to quit:");
+        let waiting = tokio::time::timeout(QUESTION_GRACE * 10, console.lost()).await;
+        assert!(waiting.is_err(), "{waiting:?}");
+        let said = Arc::clone(&console.said);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            lock(&said).hear("Kernel panic - not syncing: Out of memory");
+        });
+        let begun = Instant::now();
+        let reason = console.lost().await;
+        assert!(reason.starts_with("the guest's kernel panicked"), "{reason}");
+        assert!(begun.elapsed() < Duration::from_secs(60) + SETTLE + LOOK * 2);
     }
 
     #[test]

@@ -207,6 +207,23 @@ fn ends_with_time(text: &str) -> bool {
     pair(seconds) && pair(minutes) && hours.is_some_and(|hours| hours.ends_with(|c: char| c.is_ascii_digit()))
 }
 
+/// The job of a line that systemd repeats while it waits for one, `[  *** ] A start job is running for ... (12s / 1min 30s)`: all but
+/// the stars, the count and the time.
+///
+/// # Source
+/// systemd src/core/manager.c, `manager_print_jobs_in_progress`.
+pub(crate) fn job_of(line: &str) -> Option<&str> {
+    let (stars, rest) = line.trim_start().strip_prefix('[')?.split_once("] ")?;
+    if !stars.contains('*') || !stars.chars().all(|c| c == '*' || c == ' ') {
+        return None;
+    }
+    let rest = rest
+        .strip_prefix('(')
+        .and_then(|counted| counted.split_once(") "))
+        .map_or(rest, |(_, rest)| rest);
+    Some(rest.rsplit_once(" (").map_or(rest, |(job, _)| job))
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -284,6 +301,52 @@ mod tests {
             let sign = read(line).unwrap_or_else(|| panic!("{line}"));
             assert_eq!(sign.means, means, "{line}");
             assert!(sign.story.contains(part), "{line}: {}", sign.story);
+        }
+    }
+
+    /// An installation and a first boot that went well (`tests/fixtures/README.md`).
+    const NORMAL: &str = include_str!("../../tests/fixtures/console-normal.log");
+
+    #[test]
+    fn an_installation_and_a_boot_that_go_well_hold_no_sign() {
+        let signs: Vec<&str> = NORMAL.lines().filter(|line| read(line).is_some()).collect();
+        assert!(signs.is_empty(), "{signs:?}");
+        // It is what it says it is.
+        for part in [
+            "Starting installer",
+            "Installation complete",
+            "Linux version",
+            "Reached target getty.target",
+        ] {
+            assert!(NORMAL.contains(part), "{part}");
+        }
+        // How long systemd waits is said again and again.
+        let jobs: Vec<&str> = NORMAL.lines().filter_map(job_of).collect();
+        let told: std::collections::BTreeSet<&str> = jobs.iter().copied().collect();
+        assert!(jobs.len() == 71 && told.len() == 14, "{} of {}", told.len(), jobs.len());
+    }
+
+    #[test]
+    fn a_job_that_systemd_waits_for_is_one_whatever_its_stars_and_time() {
+        let job = Some("Job systemd-tmpfiles-setup.service/start running");
+        for (line, expected) in [
+            (
+                "[    **] Job systemd-tmpfiles-setup.service/start running (12s / no limit)",
+                job,
+            ),
+            (
+                "[*     ] Job systemd-tmpfiles-setup.service/start running (1min 2s / no limit)",
+                job,
+            ),
+            (
+                "[ ***  ] (1 of 2) A start job is running for X (3s / 1min 30s)",
+                Some("A start job is running for X"),
+            ),
+            ("[  OK  ] Finished modprobe@loop.service.", None),
+            ("[    1.2] x", None),
+            ("[    ] x", None),
+        ] {
+            assert_eq!(job_of(line), expected, "{line}");
         }
     }
 
