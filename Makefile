@@ -94,7 +94,7 @@ DISK_MAKERS := mke2fs mkfs.xfs mkfs.vfat mcopy mkswap sfdisk debugfs xfs_db qemu
 .PHONY: seal-check
 seal-check: ## The checker of sealed disks, on disks made for it and on what seal.sh leaves
 	@for tool in $(DISK_MAKERS); do
-	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$$tool" >/dev/null || { $(call lacks,the checker of sealed disks,"$$tool",apt-get install e2fsprogs xfsprogs dosfstools mtools fdisk qemu-utils grub-common); exit 0; }
+	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$$tool" >/dev/null || { $(call lacks,the checker of sealed disks,'"$$tool"',apt-get install e2fsprogs xfsprogs dosfstools mtools fdisk qemu-utils grub-common); exit 0; }
 	done
 	$(call need_venv,the checker of sealed disks)
 	$(IN_VENV) ruff check --quiet seal-check seal-check/seal-check

@@ -222,7 +222,7 @@ do_shell-history() { local files; mapfile -t files < <(histories); overwrite "${
 ok_shell-history() { local files; mapfile -t files < <(histories); absent "${files[@]}"; }
 
 # Mail and jobs that every clone would deliver or run once more. Mailboxes are emptied: useradd made them.
-spooled() { find "${root}"/var/spool/{mail,postfix/{maildrop,incoming,active,deferred,defer,hold,bounce,corrupt},at} -xdev -type f -size +0 ! -name .SEQ "$@" 2>/dev/null || true; }
+spooled() { find "${root}"/var/spool/{mail/,postfix/{maildrop,incoming,active,deferred,defer,hold,bounce,corrupt},at} -xdev -type f -size +0 ! -name .SEQ "$@" 2>/dev/null || true; }
 do_spool() { spooled -exec truncate --size 0 {} +; rm -f "${root}"/var/spool/postfix/{maildrop,incoming,active,deferred,defer,hold,bounce,corrupt}/* "${root}"/var/spool/at/[a-z]*; }
 ok_spool() { [[ -z "$(spooled -print)" ]]; }
 

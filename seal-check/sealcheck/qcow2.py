@@ -113,9 +113,21 @@ class Qcow2(Source):
         return b"".join(pieces)
 
     def data(self) -> Iterator[tuple[int, int]]:
-        if self.backing:
-            yield 0, self.size
+        if not self.backing:
+            yield from self._own()
             return
+        # What lies in either, put together; a cluster of zeros over data of the backing file is only read in vain.
+        start = end = 0
+        for begin, length in sorted([*self._own(), *self.backing.data()]):
+            if begin > end:
+                if end > start:
+                    yield start, end - start
+                start = end = begin
+            end = max(end, min(begin + length, self.size))
+        if end > start:
+            yield start, end - start
+
+    def _own(self) -> Iterator[tuple[int, int]]:
         span = self.cluster * self.cluster // 8
         start = end = 0
         for index, table in enumerate(self.l1):

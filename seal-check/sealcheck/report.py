@@ -94,7 +94,7 @@ class Report:
         if self.notes:
             lines.append("")
         for note in self.notes:
-            lines += wrapped(f"note       {note.identity:<17}", f"{note.path}  {note.what}", width)
+            lines += wrapped(f"note       {note.identity:<18} ", f"{note.path}  {note.what}", width)
         for where, why in self.problems:
             lines += ["", *wrapped("NOT READ   ", f"{printable(where)}: {why}", width)]
         count = len(self.findings)

@@ -260,6 +260,14 @@ def test_a_chain_of_qcow2(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     run("qemu-img", "convert", "-O", "qcow2", disk, folder / "base.qcow2")
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", folder / "middle.qcow2")
     run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "middle.qcow2", "-F", "qcow2", folder / "top.qcow2", "100M")
+    run("qemu-io", "-c", f"write -P 7 {60 * MIB} 64k", folder / "top.qcow2")
+    top, whole = open_image(folder / "top.qcow2"), open_image(disk)
+    places = list(top.data())
+    assert places[-1] == (60 * MIB, 65536) and sum(length for _, length in places) < whole.size
+    seen = bytearray(whole.size)
+    for at, length in places[:-1]:
+        seen[at : at + length] = top.read(at, length)
+    assert seen == whole.read(0, whole.size)
     code, report = look(capsys, folder / "top.qcow2")
     # The copy of the table is not at the end of a disk that has grown, which is allowed.
     assert (code, report["problems"], found(report)) == (1, [], BOTH)
