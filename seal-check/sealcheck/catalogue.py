@@ -69,7 +69,7 @@ CREDENTIALS = Identity(
     "credentials",
     "credentials of a user",
     "every clone could act as whoever built the image",
-    "rm the file in the last script before seal.sh",
+    "seal.sh, operation credentials",
     (
         "~/.kube/*",
         "~/.docker/config.json",
@@ -91,7 +91,7 @@ GNUPG = Identity(
     "gnupg",
     "key ring and agent of GnuPG",
     "clones would trust the keys that the build imported, and share what its agent keeps",
-    "rm -r ~/.gnupg in the last script before seal.sh",
+    "seal.sh, operation credentials",
     ("~/.gnupg/*",),
 )
 HISTORIES = Identity(
@@ -238,14 +238,14 @@ STORAGE_NAMES = Identity(
     "storage-names",
     "name of this machine towards a storage",
     "two clones with one name corrupt the volume that both may write to",
-    "rm the file; iscsi-init and the next boot make one",
+    "seal.sh, operation storage-names",
     ("/etc/nvme/hostnqn", "/etc/nvme/hostid"),
 )
 SPOOL = Identity(
     "spool",
     "mail or jobs that wait",
     "every clone would deliver or run them once more",
-    "rm the files in the last script before seal.sh",
+    "seal.sh, operation spool",
     ("/var/spool/mail/*", "/var/mail/*", "/var/spool/postfix/**", "/var/spool/mqueue/*", "/var/spool/clientmqueue/*", "/var/spool/at/*", "/var/spool/cups/*"),
     spared=("/var/spool/at/.SEQ", "/var/spool/postfix/pid", "/var/spool/postfix/etc", "/var/spool/postfix/lib"),
 )
@@ -253,7 +253,7 @@ CRASHES = Identity(
     "crash-dumps",
     "memory of a program or kernel that crashed",
     "it may hold any secret that the program had",
-    "rm the files in the last script before seal.sh",
+    "seal.sh, operation crash-dumps",
     ("/var/crash/*", "/var/lib/systemd/coredump/*", "/var/spool/abrt/*", "/var/lib/systemd/pstore/*", "/core", "/root/core.*"),
 )
 TEMPORARY = Identity(
