@@ -8,6 +8,7 @@ use proxmox_client::{
     Auth, Boot, Client, CreateVm, Drive, Error, ErrorKind, MiB, NodeName, Qemu, StorageId, Tls, Upid, Vmid, Wait,
 };
 use pve_emulator::Emulator;
+use pve_emulator::engine::qemu::{Accel, QemuOptions};
 use support::{Reaction, TestServer, data};
 
 /// Far more than anything here takes on a busy machine.
@@ -26,8 +27,8 @@ async fn done(client: &Client, upid: &Upid) {
     let _ = client.wait_task(upid, Wait::at_most(LONG)).await.expect("done");
 }
 
-/// A VM without anything to boot: it stays in its firmware, whose lines are known.
-async fn running(client: &Client, vmid: u32, bios: &str) -> Qemu {
+/// A VM with an empty disk and a serial port.
+async fn created(client: &Client, vmid: u32, bios: &str) -> Qemu {
     let vm = client
         .node(&NodeName::new("pve").expect("a name"))
         .qemu(Vmid::new(vmid).expect("in range"));
@@ -39,12 +40,16 @@ async fn running(client: &Client, vmid: u32, bios: &str) -> Qemu {
         .disk("scsi0", &disk)
         .boot(&Boot::order(["scsi0"]).expect("a device"))
         .set("serial0", "socket");
-    for upid in [
-        vm.create(&create).await.expect("accepted"),
-        vm.start().await.expect("accepted"),
-    ] {
-        done(client, &upid).await;
-    }
+    let upid = vm.create(&create).await.expect("accepted");
+    done(client, &upid).await;
+    vm
+}
+
+/// The same, started: it stays in its firmware, whose lines are known.
+async fn running(client: &Client, vmid: u32, bios: &str) -> Qemu {
+    let vm = created(client, vmid, bios).await;
+    let upid = vm.start().await.expect("accepted");
+    done(client, &upid).await;
     vm
 }
 
@@ -83,6 +88,93 @@ async fn the_serial_port_is_followed_over_a_reset() {
     done(&client, &upid).await;
     let still = tokio::time::timeout(Duration::from_millis(300), console.read()).await;
     assert!(still.is_err(), "{still:?}");
+}
+
+/// Whether QEMU is missing; says so. In CI that is an error.
+#[expect(clippy::print_stdout, reason = "a test that does nothing must say so")]
+fn no_qemu() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |name: &str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    if there("qemu-system-x86_64") && there("qemu-img") {
+        return false;
+    }
+    let ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(!ci, "QEMU is missing: apt-get install qemu-system-x86 qemu-utils");
+    println!(
+        "SKIPPED  consoles of a real machine: no QEMU here. To get it: apt-get install qemu-system-x86 qemu-utils"
+    );
+    true
+}
+
+/// The boot sector of the emulator's own tests: says a word, and echoes what is typed; `R` resets.
+const BOOT: &[u8; 512] = include_bytes!("../../pve-emulator/tests/qemu_guests/boot.bin");
+
+/// Starts of QEMU and its firmware on a machine with ten jobs at once take minutes.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+#[tokio::test]
+async fn a_real_machine_is_heard_typed_to_and_seen() {
+    if no_qemu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = QemuOptions {
+        accel: Some(Accel::Tcg),
+        ..QemuOptions::default()
+    };
+    let emulator = Emulator::builder()
+        .data_dir(folder.path())
+        .qemu(options)
+        .start()
+        .await
+        .expect("started");
+    let client = client(&emulator);
+    let vm = created(&client, 100, "seabios").await;
+    let disk = folder.path().join("storage/pve/local/images/100/vm-100-disk-0.raw");
+    let mut sectors = vec![0; 1024];
+    sectors[..512].copy_from_slice(BOOT);
+    sectors[512..516].copy_from_slice(b"word");
+    let mut file = std::fs::OpenOptions::new().write(true).open(&disk).expect("a raw disk");
+    std::io::Write::write_all(&mut file, &sectors).expect("written");
+    drop(file);
+    let upid = vm.start().await.expect("accepted");
+    done(&client, &upid).await;
+    let mut console = vm.serial_console(0).await.expect("attached");
+    // Nothing is replayed, and the machine boots meanwhile: it is asked until it answers.
+    let echo = async {
+        loop {
+            console.write(b"x").await.expect("typed");
+            let answer = tokio::time::timeout(Duration::from_secs(1), console.read()).await;
+            if let Ok(bytes) = answer
+                && bytes.expect("readable").expect("not the end").contains(&b'x')
+            {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, echo).await.expect("an echo");
+    console.write(b"R").await.expect("typed");
+    let mut text = String::new();
+    let again = async {
+        while !text.contains("word") {
+            let bytes = console.read().await.expect("readable").expect("not the end");
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    };
+    tokio::time::timeout(PATIENCE, again)
+        .await
+        .expect("it speaks after the reset");
+    let image = vm.screen().await.expect("opened").capture().await.expect("seen");
+    assert_eq!((image.width, image.height), (720, 400), "the text mode of a PC");
+    let lit = image
+        .rgb
+        .chunks(3)
+        .filter(|pixel| pixel.iter().any(|part| *part > 0x80))
+        .count();
+    assert!(lit > 100, "{lit} pixels of text");
+    let upid = vm.stop().await.expect("accepted");
+    done(&client, &upid).await;
+    emulator.shutdown().await;
 }
 
 #[tokio::test]
