@@ -210,19 +210,19 @@ impl Drives {
             (true, true) => {
                 "the installer never began and nothing works in it: it waits at a question (it did not find the kickstart, or \
                  the kickstart leaves something open) or has no install source (a boot ISO needs a `url` line and a network \
-                 with DHCP); its console in the web interface shows which"
+                 with DHCP); its screen shows which"
             }
             (true, false) => {
-                "the installer never began; its console in the web interface shows a question, an error, or a kernel panic \
+                "the installer never began; its screen shows a question, an error, or a kernel panic \
                  (a CPU type without x86-64-v2 ends so)"
             }
             (false, true) => {
                 "the installer began and nothing works in it any more: it shows an error and waits for a key (a package or \
-                 mirror that cannot be reached, a %post that failed), or it halted; its console in the web interface shows \
+                 mirror that cannot be reached, a %post that failed), or it halted; its screen shows \
                  which, and the kickstart must end with `reboot`"
             }
             (false, false) => {
-                "the installer began and did not end; its console in the web interface shows what it waits for, and the \
+                "the installer began and did not end; its screen shows what it waits for, and the \
                  kickstart must end with `reboot`"
             }
         }
