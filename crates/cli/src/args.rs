@@ -59,6 +59,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show a VM's serial console on this terminal, or save a picture of its screen
     Console(ConsoleArgs),
+    /// Boot two clones of a template and prove that they share no identity and are well; they are removed again
+    Verify(VerifyArgs),
     /// Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
     #[cfg(feature = "emulator")]
     Emulator(EmulatorArgs),
@@ -144,6 +146,59 @@ pub(crate) struct ConsoleArgs {
     /// The serial port, 0 to 3
     #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3), conflicts_with = "screenshot")]
     pub(crate) port: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Name or vmid of the template
+    #[arg(value_name = "NAME")]
+    pub(crate) template: String,
+    /// A template folder to take the connection from; without one, -var, -var-file and PKR_VAR_* give it
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+    /// Verify a template of the embedded emulator, out of the folder that `build --emulator --data` has left
+    #[cfg(feature = "emulator")]
+    #[arg(
+        long,
+        value_name = "ENGINE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "simulated",
+        requires = "data"
+    )]
+    pub(crate) emulator: Option<EngineArg>,
+    #[cfg(feature = "emulator")]
+    #[command(flatten)]
+    pub(crate) qemu: QemuArgs,
+    /// The emulator's folder
+    #[cfg(feature = "emulator")]
+    #[arg(long, value_name = "DIR", requires = "emulator")]
+    pub(crate) data: Option<PathBuf>,
+    /// Write the report there, as JSON
+    #[arg(long, value_name = "FILE", default_value = "verify.json")]
+    pub(crate) report: PathBuf,
+    /// Copy the disks instead of cloning them linked
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Where the disks of full clones go; without it where the template's are
+    #[arg(long, value_name = "STORAGE", requires = "full")]
+    pub(crate) storage: Option<String>,
+    /// Pool that the clones join
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+    /// Storage for the small ISO that tells the second clone to join the first
+    #[arg(long, value_name = "STORAGE", default_value = "local")]
+    pub(crate) iso_storage: String,
+    /// Address of a clone as cloud-init is told it, such as ip=10.0.0.5/24,gw=10.0.0.1; given twice, for networks without DHCP
+    #[arg(long, value_name = "IPCONFIG")]
+    pub(crate) ipconfig: Vec<String>,
+    /// Port of the clones' SSH server
+    #[arg(long, value_name = "PORT", default_value_t = 22)]
+    pub(crate) ssh_port: u16,
+    /// How long a clone may take to its login, and k3s from there
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
 }
 
 /// What runs the guests of an emulated cluster.

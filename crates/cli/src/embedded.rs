@@ -64,15 +64,44 @@ pub(crate) fn qemu_options(args: QemuArgs, ssh_port: u16) -> QemuOptions {
     }
 }
 
+/// Starts an emulator on a data directory that an earlier one has left, with the nodes that are in it.
+pub(crate) async fn open(engine: EngineArg, qemu: QemuArgs, data: &Path) -> Result<Emulator, Box<Problem>> {
+    let what = || format!("opening the emulator's folder {}", data.display());
+    let mut nodes: Vec<String> = std::fs::read_dir(data.join("nodes"))
+        .map_err(|error| {
+            Problem::bad_input(what())
+                .because(&error)
+                .help("make it with `k3simage build DIR --emulator --data FOLDER`")
+        })?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    nodes.sort();
+    let builder = Emulator::builder().data_dir(data).nodes(nodes);
+    let builder = match engine {
+        EngineArg::Simulated => builder.timing(Timing::Scaled(TIME_SCALE)),
+        EngineArg::Qemu => builder.timing(Timing::Real).qemu(qemu_options(qemu, 0)),
+    };
+    builder.start().await.map_err(|error| match error {
+        // Nothing was begun: QEMU is not there, or cannot do what is asked.
+        pve_emulator::Error::Engine { .. } => Problem::bad_input(what()).because(&error),
+        _ => Problem::failed(what()).because(&error),
+    })
+}
+
 /// What a build on `emulator` must be told, and nothing else: where it answers, as whom, whom to trust, and the port at which its
 /// guests are reached.
 pub(crate) fn connect(spec: &mut ImageSpec, emulator: &Emulator) -> Result<Connection, Box<Problem>> {
-    let wrong = |error: &(dyn std::error::Error + 'static)| {
-        Problem::failed("connecting to the embedded emulator").because(error)
-    };
     spec.communicator.ssh.port = emulator.guest_ssh_port();
     // An address of the user's own network leads nowhere here; the guest agent tells the simulated one.
     spec.communicator.ssh.host = None;
+    connection(emulator)
+}
+
+/// The connection to `emulator` with its own token.
+pub(crate) fn connection(emulator: &Emulator) -> Result<Connection, Box<Problem>> {
+    let wrong = |error: &(dyn std::error::Error + 'static)| {
+        Problem::failed("connecting to the embedded emulator").because(error)
+    };
     let url = emulator.url().parse().map_err(|error: url::ParseError| wrong(&error))?;
     let fingerprint = emulator
         .fingerprint()

@@ -215,3 +215,92 @@ fn list_shows_what_build_made_and_nothing_else() {
         objects[0]
     );
 }
+
+#[test]
+fn verify_shows_a_table_writes_a_report_and_removes_its_clones() {
+    let folder = Folder::new();
+    let cluster = Cluster::start(small());
+    cluster.run(&["build", folder.path(), "-q"], &[]).expect(0, &[]);
+    let before = cluster.inventory();
+    let report = folder.temp.path().join("verify.json");
+    let (report, port) = (report.to_str().unwrap(), cluster.emulator.guest_ssh_port().to_string());
+    let options = ["verify", IMAGE, folder.path(), "--report", report, "--ssh-port", &port];
+    let ended = cluster.run(&options, &[]).expect(
+        0,
+        &[
+            "CHECK",
+            "machine id",
+            "k3s token",
+            "k3s joined",
+            "17 checks passed",
+            "ssh after",
+        ],
+    );
+    assert!(!ended.out.contains("ERR"), "{}", ended.out);
+    assert_eq!(cluster.inventory(), before);
+    let written: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    assert_eq!((&written["ok"], &written["template"]), (&true.into(), &IMAGE.into()));
+
+    let mut json = options.to_vec();
+    json.push("--json");
+    let ended = cluster.run(&json, &[]).expect(0, &[]);
+    let last = ended.objects().pop().unwrap();
+    assert_eq!((&last["event"], &last["ok"]), (&"verify_finished".into(), &true.into()));
+    assert_eq!(last["report"]["checks"].as_array().unwrap().len(), 17);
+}
+
+#[test]
+fn verify_ends_with_1_and_names_what_is_shared() {
+    let folder = Folder::new();
+    folder.edit("scripts/seal.sh", ": >\"${root}/etc/machine-id\"", "true");
+    let cluster = Cluster::start(small());
+    cluster.run(&["build", folder.path(), "-q"], &[]).expect(0, &[]);
+    let before = cluster.inventory();
+    let report = folder.temp.path().join("verify.json");
+    let (report, port) = (report.to_str().unwrap(), cluster.emulator.guest_ssh_port().to_string());
+    let options = ["verify", "9000", folder.path(), "--report", report, "--ssh-port", &port];
+    cluster.run(&options, &[]).expect(
+        1,
+        &[
+            "ERR machine id",
+            "shared: it stayed in the image",
+            "the clones share: machine id",
+        ],
+    );
+    assert_eq!(cluster.inventory(), before);
+    assert!(std::fs::read_to_string(report).unwrap().contains("\"shared\""));
+
+    for (options, words) in [
+        (
+            &["verify", "nosuch", folder.path()][..],
+            "there is no template `nosuch`",
+        ),
+        (
+            &["verify", IMAGE, folder.path(), "--ipconfig", "ip=dhcp"],
+            "given 1 times",
+        ),
+        (&["verify", IMAGE, folder.path(), "--storage", "local-lvm"], "--full"),
+        (
+            &["verify", IMAGE, folder.path(), "--report", "/nowhere/x.json"],
+            "/nowhere/x.json",
+        ),
+    ] {
+        let mut options = options.to_vec();
+        if !options.contains(&"--report") {
+            options.extend(["--report", report]);
+        }
+        cluster.run(&options, &[]).expect(2, &[words]);
+        assert_eq!(cluster.inventory(), before);
+    }
+}
+
+#[test]
+fn verify_finds_a_template_that_an_embedded_emulator_has_left() {
+    let folder = Folder::new();
+    let data = folder.temp.path().join("pve");
+    let report = folder.temp.path().join("verify.json");
+    let (data, report) = (data.to_str().unwrap(), report.to_str().unwrap());
+    run(&["build", folder.path(), "-q", "--emulator", "--data", data]).expect(0, &[]);
+    run(&["verify", IMAGE, "--emulator", "--data", data, "--report", report]).expect(0, &["17 checks passed"]);
+    run(&["verify", IMAGE, "--emulator", "--report", report]).expect(2, &["--data"]);
+}

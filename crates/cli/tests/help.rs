@@ -25,6 +25,8 @@ fn help_lists_commands_and_exit_codes() {
       build     Build the image and leave it as a template
       list      List the templates on the cluster that k3simage made
       console   Show a VM's serial console on this terminal, or save a picture of its screen
+      verify    Boot two clones of a template and prove that they share no identity and are well; they
+                are removed again
       emulator  Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
       help      Print this message or the help of the given subcommand(s)
 
@@ -244,6 +246,8 @@ fn wrong_options_are_bad_input() {
         &["build", "x", "--replace"],
         &["build", "x", "--on-error", "panic"],
         &["validate", "x", "-var"],
+        &["verify"],
+        &["verify", "x", "--storage", "local"],
         &["validate", "x", "-q", "-v"],
         &["emulator", "--time-scale", "fast"],
         &["emulator", "--listen", "8006"],

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::build::{CleanupFailure, Sight, StepName};
 use crate::communicator::{CommunicatorError, ExitStatus};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::media::OemdrvError;
+use crate::media::{ConfigVolumeError, OemdrvError};
 use crate::plan::PlanReport;
 
 /// Why an image could not be described, planned or built.
@@ -105,6 +105,20 @@ pub enum Error {
     Oemdrv {
         /// Why.
         source: OemdrvError,
+    },
+    /// The volume with a clone's settings could not be laid out.
+    #[error("cannot make the volume with the clone's settings")]
+    ConfigVolume {
+        /// Why.
+        source: ConfigVolumeError,
+    },
+    /// Something of ours could not be removed.
+    #[error("could not remove {left}")]
+    Left {
+        /// What is left, and where.
+        left: String,
+        /// Why.
+        source: Box<Error>,
     },
     /// No keys could be made for the build.
     #[error("cannot make the build's ssh keys")]

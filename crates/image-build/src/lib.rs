@@ -23,6 +23,7 @@
 //! - [`communicator`], [`provision`]: the way into the guest, and what is done there
 //! - [`mod@plan`]: what is checked on the cluster before anything is created
 //! - [`mod@build`]: the steps, each with its undo; events; the manifest
+//! - [`mod@verify`]: two clones of a template, booted and compared
 //! - [`assets`]: the scripts and the template folder that the library carries
 //!
 //! What is wrong with the input is an [`Error::Invalid`] with all [`Diagnostics`], each with its place and what to write
@@ -54,6 +55,7 @@ pub mod provision;
 pub mod spec;
 mod text;
 pub mod variables;
+pub mod verify;
 
 pub use boot_command::{BootAction, BootCommand, BootCommandError, BootValues, BootVariable, Key};
 pub use build::{Artifact, Build, Event, EventKind, build};
@@ -71,4 +73,5 @@ pub use name::{ImageName, ImageNameError};
 pub use plan::{PlanReport, plan};
 pub use spec::{ImageSpec, ImageSpecBuilder};
 pub use variables::Inputs;
+pub use verify::{Verify, VerifyReport, VerifySpec, verify};
 pub use words::UnknownWord;

@@ -5,9 +5,12 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{Lab, story};
 use image_build::plan::{Grant, Level};
 use image_build::spec::{CommunicatorKind, ImageSpecBuilder};
+use image_build::verify::{VerifySpec, preflight, verify_grants};
 use image_build::{ImageSpec, PlanReport};
 use proxmox_client::{Client, Method};
 use pve_emulator::Emulator;
@@ -232,6 +235,85 @@ async fn each_missing_privilege_is_named_alone_and_its_line_grants_it() {
         }
     }
     assert!(looked_at > 150, "{looked_at}");
+}
+
+/// The same for a verification: its grants are enough for a whole one, and each privilege that is missing is named alone, with the
+/// line that grants it.
+#[tokio::test]
+async fn a_verification_needs_its_grants_and_names_each_that_is_missing() {
+    let mut looked_at = 0;
+    for (version, major) in EDITIONS {
+        for pool in [None, Some("images".parse::<proxmox_client::PoolId>().unwrap())] {
+            let rights = Rights::new(version).await;
+            let built = image_build::build(&rights.root, rights.lab.spec().build().unwrap()).await;
+            let artifact = built.unwrap_or_else(|error| panic!("{}", error.chain()));
+            let mut spec = VerifySpec::new(artifact.name);
+            spec.ssh_port = rights.lab.guests.ssh_port();
+            spec.pool.clone_from(&pool);
+            let disks = BTreeSet::from(["local-lvm".parse().unwrap()]);
+            let nets = [proxmox_client::Net::virtio("vmbr0").unwrap()];
+            let grants = verify_grants(&spec, major, &disks, &nets);
+            rights.give(&grants).await;
+            for (index, grant) in grants.iter().enumerate() {
+                for removed in &grant.privileges {
+                    let what = format!("{version} {pool:?}: without {removed} on {}", grant.path);
+                    let mut rest = grant.privileges.clone();
+                    rest.retain(|privilege| privilege != removed);
+                    // A role that holds nothing would let what is above through.
+                    if rest.is_empty() {
+                        rest.push("Sys.Syslog");
+                    }
+                    rights.hold(index, &rest).await;
+                    let report = preflight(&rights.lab.client, &spec).await.unwrap();
+                    let found = errors(&report);
+                    assert_eq!(found.len(), 1, "{what}: {found:?}");
+                    let start = format!("privileges: `{TOKEN}` lacks {removed} on {}", grant.path);
+                    assert!(found[0].starts_with(&start), "{what}: {found:?}");
+                    let finding = report.at(Level::Error).next().expect("one");
+                    let fix = finding.fix.as_deref().expect("a line to run");
+                    let line = fix.strip_prefix("run on a node: ").expect("a line to run");
+                    rights.shell(line).await;
+                    rights.shell(line).await;
+                    let report = preflight(&rights.lab.client, &spec).await.unwrap();
+                    assert!(report.is_ok(), "{what}, after `{line}`: {:?}", errors(&report));
+                    rights.take_back(grant).await;
+                    rights.hold(index, &grant.privileges).await;
+                    looked_at += 1;
+                }
+            }
+            let report = image_build::verify(&rights.lab.client, spec).await;
+            let report = report.unwrap_or_else(|error| panic!("{version} {pool:?}: {}", error.chain()));
+            assert!(report.ok, "{version} {pool:?}: {:#?}", report.checks);
+        }
+    }
+    assert!(looked_at >= 48, "{looked_at}");
+}
+
+/// The page's lines are the grants of a verification, for Proxmox VE 9.
+#[test]
+fn the_page_has_the_roles_of_a_verification() {
+    let disks = BTreeSet::from(["local-lvm".parse().unwrap()]);
+    let nets = [proxmox_client::Net::virtio("vmbr0").unwrap()];
+    let mut roles: Vec<(String, String, Vec<&str>)> = Vec::new();
+    for grant in verify_grants(&VerifySpec::new("x"), 9, &disks, &nets) {
+        match roles
+            .iter_mut()
+            .find(|(path, role, _)| *path == grant.path && *role == grant.role)
+        {
+            Some((_, _, privileges)) => privileges.extend(grant.privileges),
+            None => roles.push((grant.path, grant.role, grant.privileges)),
+        }
+    }
+    let lines: Vec<String> = roles
+        .iter()
+        .flat_map(|(path, role, privileges)| {
+            [
+                format!("pveum role add {role} --privs {}", privileges.join(",")),
+                format!("pveum acl modify {path} --users packer@pve --tokens 'packer@pve!build' --roles {role}"),
+            ]
+        })
+        .collect();
+    assert_eq!(block("verify").lines().collect::<Vec<_>>(), lines);
 }
 
 impl Rights {

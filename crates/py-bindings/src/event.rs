@@ -12,7 +12,8 @@ use crate::runtime::Notice;
 /// One event of a build.
 ///
 /// `kind` says what happened; the attributes that belong to another kind are None. The kinds are build_started,
-/// step_started, progress, log, step_finished, warning, cleanup and build_finished; a later version may add more.
+/// step_started, progress, log, step_finished, warning, cleanup and build_finished; a verification begins with
+/// verify_started and ends with verify_finished. A later version may add more.
 #[pyclass(frozen, module = "k3simage")]
 #[derive(Debug)]
 pub(crate) struct Event {

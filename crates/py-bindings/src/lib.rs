@@ -26,6 +26,7 @@ mod request;
 mod runtime;
 mod seconds;
 mod spec;
+mod verify;
 
 use pyo3::prelude::*;
 
@@ -51,4 +52,6 @@ mod _k3simage {
     use crate::pipeline::{build, build_async, init, plan, plan_async, validate};
     #[pymodule_export]
     use crate::spec::ImageSpec;
+    #[pymodule_export]
+    use crate::verify::{Check, VerifyReport, verify, verify_async};
 }

@@ -8,6 +8,7 @@ mod init;
 mod list;
 mod plan;
 mod validate;
+mod verify;
 
 use crate::args::Command;
 use crate::exit::Exit;
@@ -23,6 +24,7 @@ pub(crate) async fn dispatch(command: Command, console: &Console, signals: &Sign
         Command::List(args) => unless_ended(list::run(&args, console), signals).await,
         Command::Console(args) => unless_ended(console::run(&args, console), signals).await,
         Command::Build(args) => Box::pin(build::run(args, console, signals)).await,
+        Command::Verify(args) => Box::pin(verify::run(args, console, signals)).await,
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => Box::pin(emulator::run(&args, console, signals)).await,
     }

@@ -24,6 +24,8 @@ pub(crate) struct BuildView {
     failed: Option<(String, Duration)>,
     /// What the clean-up removed.
     removed: Vec<String>,
+    /// Whether --on-error could have kept it.
+    keeps: bool,
 }
 
 /// The step that runs.
@@ -43,6 +45,15 @@ impl BuildView {
             running: None,
             failed: None,
             removed: Vec::new(),
+            keeps: true,
+        }
+    }
+
+    /// The view of a verification, whose clones are never kept.
+    pub(crate) fn of_verification(console: Console) -> Self {
+        Self {
+            keeps: false,
+            ..Self::new(console)
         }
     }
 
@@ -63,6 +74,20 @@ impl BuildView {
                 self.console.note(format_args!(
                     "{} on {node}{version}, build {}",
                     palette.strong(image),
+                    event.build
+                ));
+            }
+            EventKind::VerifyStarted {
+                template, pve_version, ..
+            } => {
+                let version = pve_version
+                    .as_ref()
+                    .map(|version| format!(" (PVE {version})"))
+                    .unwrap_or_default();
+                let palette = self.console.out();
+                self.console.note(format_args!(
+                    "{}{version}, verification {}",
+                    palette.strong(template),
                     event.build
                 ));
             }
@@ -105,7 +130,7 @@ impl BuildView {
             }
             EventKind::Warning { message, .. } => self.warning(message),
             EventKind::Cleanup { ok: true, message, .. } => self.removed.push(message.clone()),
-            EventKind::BuildFinished { .. } => self.end(),
+            EventKind::BuildFinished { .. } | EventKind::VerifyFinished { .. } => self.end(),
             // Events of a later version.
             _ => {}
         }
@@ -156,7 +181,7 @@ impl BuildView {
         if !self.removed.is_empty() {
             let removed = std::mem::take(&mut self.removed).join(", ");
             // Who cancelled did not ask for a way to keep it.
-            let hint = if error.is_cancelled() {
+            let hint = if error.is_cancelled() || !self.keeps {
                 ""
             } else {
                 "  (--on-error keep leaves it)"

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Artifact;
 use crate::communicator::OutputStream;
+use crate::verify::VerifyReport;
 
 /// Version of the event format. It grows when a field changes its meaning or goes away, not when one is added.
 pub const EVENT_VERSION: u32 = 1;
@@ -107,6 +108,26 @@ pub enum EventKind {
         /// What it left behind, when it succeeded.
         artifact: Option<Box<Artifact>>,
         /// The first cause and its chain, when it failed.
+        error: Option<String>,
+    },
+    /// The first event of a verification.
+    VerifyStarted {
+        /// Name or vmid of the template, as it was given.
+        template: String,
+        /// Version of Proxmox VE, when it answered.
+        pve_version: Option<String>,
+        /// Names of the steps to come, in order.
+        steps: Vec<String>,
+    },
+    /// The last event of a verification.
+    VerifyFinished {
+        /// Whether the clones share nothing and nothing else failed.
+        ok: bool,
+        /// How long it took, in seconds.
+        seconds: f64,
+        /// What was found, when the clones could be compared.
+        report: Option<Box<VerifyReport>>,
+        /// The first cause and its chain, when they could not, or could not be removed.
         error: Option<String>,
     },
 }

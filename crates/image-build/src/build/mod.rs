@@ -21,3 +21,10 @@ pub use event::{EVENT_VERSION, Event, EventKind, Unit};
 pub use run::{Build, SCREEN_FILE, build};
 pub use runner::{AfterFailure, AskOnError};
 pub use step::{CleanupFailure, StepName};
+
+pub(crate) use event::Emitter;
+pub(crate) use pace::Pace;
+pub(crate) use reservation::Reservation;
+pub(crate) use runner::{Control, OnFailure, Runs, run as run_steps};
+pub(crate) use step::Step;
+pub(crate) use vm::may_pass;

@@ -27,7 +27,7 @@ fn claimed() -> MutexGuard<'static, Claims> {
 
 /// A vmid and a name on one cluster that no other build of this process uses; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Reservation {
+pub(crate) struct Reservation {
     cluster: String,
     name: String,
     vmid: Vmid,
@@ -35,19 +35,19 @@ pub(super) struct Reservation {
 
 impl Reservation {
     /// Claims this vmid.
-    pub(super) fn exactly(cluster: &str, name: &str, vmid: Vmid) -> Result<Self, Error> {
+    pub(crate) fn exactly(cluster: &str, name: &str, vmid: Vmid) -> Result<Self, Error> {
         Self::claim(&mut claimed(), cluster, name, vmid)
     }
 
     /// Claims the first vmid from `from` on that is neither in `taken` nor claimed.
-    pub(super) fn first_free(cluster: &str, name: &str, from: Vmid, taken: &BTreeSet<Vmid>) -> Result<Self, Error> {
+    pub(crate) fn first_free(cluster: &str, name: &str, from: Vmid, taken: &BTreeSet<Vmid>) -> Result<Self, Error> {
         let mut claims = claimed();
         let vmid = next_free(&claims, cluster, from, taken)?;
         Self::claim(&mut claims, cluster, name, vmid)
     }
 
     /// Gives the vmid back and claims the next free one behind it: it turned out to be taken.
-    pub(super) fn move_on(&mut self, taken: &BTreeSet<Vmid>) -> Result<(), Error> {
+    pub(crate) fn move_on(&mut self, taken: &BTreeSet<Vmid>) -> Result<(), Error> {
         let mut claims = claimed();
         let vmid = next_free(&claims, &self.cluster, self.vmid, taken)?;
         claims.vmids.remove(&(self.cluster.clone(), self.vmid));
@@ -56,7 +56,7 @@ impl Reservation {
         Ok(())
     }
 
-    pub(super) fn vmid(&self) -> Vmid {
+    pub(crate) fn vmid(&self) -> Vmid {
         self.vmid
     }
 

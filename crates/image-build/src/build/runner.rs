@@ -29,7 +29,7 @@ pub type AskOnError = Arc<dyn Fn(&str, &Error) -> BoxFuture<'static, AfterFailur
 
 /// How to decide after a failure.
 #[derive(Clone)]
-pub(super) enum OnFailure {
+pub(crate) enum OnFailure {
     /// Always the same.
     Always(AfterFailure),
     /// Ask.

@@ -16,7 +16,7 @@ pub type StepName = Cow<'static, str>;
 /// call that creates it. It is never dropped in the middle: to end it early its waits watch the cancel token.
 /// `undo` removes what `run` created, also after `run` failed half-way, and only that.
 #[async_trait]
-pub(super) trait Step<C: Send>: fmt::Debug + Send + Sync {
+pub(crate) trait Step<C: Send>: fmt::Debug + Send + Sync {
     /// Its name.
     fn name(&self) -> StepName;
 

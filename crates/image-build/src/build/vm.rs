@@ -24,7 +24,7 @@ fn is_busy(error: &proxmox_client::Error) -> bool {
 }
 
 /// Whether looking again, and doing again what is still needed, may end better.
-pub(super) fn may_pass(error: &proxmox_client::Error) -> bool {
+pub(crate) fn may_pass(error: &proxmox_client::Error) -> bool {
     let kind = error.cause_kind();
     is_busy(error)
         || matches!(

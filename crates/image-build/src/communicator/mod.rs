@@ -8,6 +8,7 @@ mod address;
 mod agent;
 mod command;
 mod error;
+mod host_key;
 mod keys;
 mod lines;
 mod ssh;
@@ -16,6 +17,7 @@ pub use address::{GuestAddress, choose_address};
 pub use agent::AgentCommunicator;
 pub use command::{Command, ExitStatus, OnLine, OutputStream, Source, Upload};
 pub use error::CommunicatorError;
+pub use host_key::host_key;
 pub use keys::BuildKeys;
 pub use ssh::{SshAuth, SshCommunicator, SshTarget};
 

@@ -1,13 +1,5 @@
 //! The `OEMDRV` volume: a small ISO 9660 image with `/ks.cfg`, which Anaconda finds by its label.
 
-use std::io::Cursor;
-
-use hadris_iso::joliet::JolietLevel;
-use hadris_iso::read::PathSeparator;
-use hadris_iso::rrip::RripOptions;
-use hadris_iso::write::options::{BaseIsoLevel, CreationFeatures, IsoFormatOptions};
-use hadris_iso::write::{InputEntry, InputTree, IsoImageWriter};
-
 use crate::kickstart::KickstartText;
 
 /// The label that Anaconda looks for.
@@ -17,8 +9,6 @@ use crate::kickstart::KickstartText;
 /// the kernel line has an `inst.ks`.
 pub const OEMDRV_LABEL: &str = "OEMDRV";
 
-/// Bytes of a sector.
-const SECTOR: usize = 2048;
 /// Largest kickstart that is put on the volume; real ones are some ten KiB, and a slip would be uploaded to the node.
 const MAX_KICKSTART_BYTES: usize = 256 * 1024;
 
@@ -51,36 +41,7 @@ pub fn oemdrv(kickstart: &KickstartText) -> Result<Vec<u8>, OemdrvError> {
     if text.len() > MAX_KICKSTART_BYTES {
         return Err(OemdrvError::TooLarge { size: text.len() });
     }
-    let tree = InputTree::new(
-        PathSeparator::ForwardSlash,
-        vec![InputEntry::file("ks.cfg", text.as_bytes())],
-    );
-    let options = IsoFormatOptions {
-        volume_name: OEMDRV_LABEL.to_owned(),
-        system_id: None,
-        volume_set_id: None,
-        publisher_id: None,
-        preparer_id: None,
-        application_id: Some("K3SIMAGE".to_owned()),
-        sector_size: SECTOR,
-        features: CreationFeatures {
-            filenames: BaseIsoLevel::Level1 {
-                supports_lowercase: false,
-                supports_rrip: true,
-            },
-            joliet: Some(JolietLevel::Level3),
-            rock_ridge: Some(RripOptions::default()),
-            ..CreationFeatures::default()
-        },
-        path_separator: PathSeparator::ForwardSlash,
-        strict_charset: false,
-    };
-    let image = IsoImageWriter::create(Cursor::new(Vec::new()), tree, options)
-        .map_err(|error| OemdrvError::Layout(Box::new(error)))?;
-    let mut bytes = image.into_inner();
-    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
-    super::fixed_times::fix(&mut bytes);
-    Ok(bytes)
+    super::volume::volume(OEMDRV_LABEL, "ks.cfg", text.as_bytes()).map_err(OemdrvError::Layout)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::text::human_bytes;
 /// Oldest release whose API has all that a build uses (`SDN.Use`, `download-url` with checksum, CPU type v2).
 const OLDEST_MAJOR: u32 = 8;
 
-pub(super) fn version(report: &mut PlanReport, version: &Version) {
+pub(crate) fn version(report: &mut PlanReport, version: &Version) {
     if version.number().major < OLDEST_MAJOR {
         report.error(
             "version",
@@ -26,7 +26,7 @@ pub(super) fn version(report: &mut PlanReport, version: &Version) {
 }
 
 /// Whether the node can be asked further.
-pub(super) fn node(report: &mut PlanReport, spec: &ImageSpec, resources: &[Resource]) -> bool {
+pub(crate) fn node(report: &mut PlanReport, spec: &ImageSpec, resources: &[Resource]) -> bool {
     let nodes: Vec<&Resource> = resources.iter().filter(|r| r.kind == "node").collect();
     let names: Vec<&str> = nodes.iter().filter_map(|r| r.node.as_deref()).collect();
     let wanted = spec.node.as_str();
@@ -55,7 +55,7 @@ pub(super) fn node(report: &mut PlanReport, spec: &ImageSpec, resources: &[Resou
 }
 
 /// `did you mean ..?`, or the list of what there is.
-pub(super) fn suggestion(wanted: &str, known: &[&str], variable: &str) -> String {
+pub(crate) fn suggestion(wanted: &str, known: &[&str], variable: &str) -> String {
     let near = nearest(wanted, known.iter().copied());
     match (near.as_slice(), known) {
         ([], []) => format!("there is none that this login may see: check {variable} and the login's privileges"),
@@ -71,7 +71,7 @@ pub(super) fn suggestion(wanted: &str, known: &[&str], variable: &str) -> String
 
 /// Names each privilege that the login lacks, with the line that grants it. The names of what the login may not see for lack
 /// of one: that it is not in a list says nothing then.
-pub(super) fn privileges(report: &mut PlanReport, grants: &[Grant], held: &Held, identity: &str) -> BTreeSet<String> {
+pub(crate) fn privileges(report: &mut PlanReport, grants: &[Grant], held: &Held, identity: &str) -> BTreeSet<String> {
     let mut hidden = BTreeSet::new();
     for grant in grants {
         let missing = grant.missing(held);
@@ -138,7 +138,7 @@ const SHOW: [&str; 5] = [
 ];
 
 /// Nothing is held anywhere: whether the login is a token that was never given anything.
-pub(super) fn no_privilege(report: &mut PlanReport, identity: &str) {
+pub(crate) fn no_privilege(report: &mut PlanReport, identity: &str) {
     let fix = match identity.split_once('!') {
         Some((user, token)) => format!(
             "an API token made with privilege separation holds no rights of its own: run \
@@ -214,7 +214,7 @@ fn name_of(storage: &StorageStatus) -> Option<&str> {
     storage.storage.as_ref().map(StorageId::as_str)
 }
 
-fn storage(
+pub(crate) fn storage(
     report: &mut PlanReport,
     node: &str,
     storages: &[StorageStatus],

@@ -1,12 +1,13 @@
 //! Preflight: everything about the cluster that would stop a build, found before anything is created.
 
-mod checks;
+pub(crate) mod checks;
 mod media;
 mod privileges;
 mod report;
 mod survey;
 
 pub use privileges::Grant;
+pub(crate) use privileges::Held;
 pub use report::{Finding, Level, PlanReport};
 pub(crate) use survey::{GUESTS, InstallerIso, Resolved, survey};
 

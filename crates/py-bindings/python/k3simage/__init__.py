@@ -28,12 +28,14 @@ from k3simage._errors import (
 )
 from k3simage._k3simage import (
     Artifact,
+    Check,
     Client,
     Event,
     Finding,
     ImageSpec,
     Node,
     PlanReport,
+    VerifyReport,
     Version,
     Vm,
     Volume,
@@ -43,6 +45,8 @@ from k3simage._k3simage import (
     plan,
     plan_async,
     validate,
+    verify,
+    verify_async,
 )
 
 # A wheel can be built without the emulator.
@@ -55,6 +59,7 @@ __all__ = [
     "Artifact",
     "AuthError",
     "BuildError",
+    "Check",
     "Client",
     "ConflictError",
     "ConnectError",
@@ -77,6 +82,7 @@ __all__ = [
     "TaskError",
     "TlsError",
     "TransportError",
+    "VerifyReport",
     "Version",
     "Vm",
     "Volume",
@@ -87,4 +93,6 @@ __all__ = [
     "plan",
     "plan_async",
     "validate",
+    "verify",
+    "verify_async",
 ]

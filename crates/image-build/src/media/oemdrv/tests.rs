@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::media::volume::SECTOR;
 
 fn volume(text: &str) -> Vec<u8> {
     oemdrv(&KickstartText::new(text)).unwrap()

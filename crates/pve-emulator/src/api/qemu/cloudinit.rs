@@ -136,6 +136,10 @@ fn user_data(config: &ConfigMap, vmid: u32, show_password: bool) -> String {
     }
     if let Some(user) = config.get("ciuser") {
         let _ = writeln!(text, "user: {user}");
+        // Else cloud-init's own default would put a refusal in front of root's keys.
+        if user == "root" {
+            text.push_str("disable_root: False\n");
+        }
     }
     if let Some(password) = config.get("cipassword") {
         let password = if show_password { password } else { HIDDEN };

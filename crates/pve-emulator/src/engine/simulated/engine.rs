@@ -49,6 +49,12 @@ impl Shared {
         }
     }
 
+    /// The running system at an address.
+    pub(super) fn host_at(&self, address: Ipv4Addr) -> Option<Arc<super::host::Host>> {
+        let guests: Vec<Arc<Guest>> = lock(&self.guests).values().cloned().collect();
+        guests.iter().find_map(|guest| guest.host_at(address))
+    }
+
     /// An address for a guest, bound on the common port: the one its system is set to, where that lies on this network and
     /// is free, else one of its own, the same at each boot where possible.
     pub(super) fn reserve(&self, vmid: u32, wanted: Option<Ipv4Addr>) -> Option<(Ipv4Addr, TcpSocket)> {

@@ -1,7 +1,9 @@
 //! One boot of an installed system: what its programs share.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::clock::Clock;
+use super::iso::Iso;
 use super::options::{Fault, FaultKind};
 use super::record::{GuestRecord, ScriptRun};
 use super::system::{RunNote, System};
@@ -72,6 +75,23 @@ pub(super) struct Host {
     pub(super) services: Notify,
     pub(super) booted: Instant,
     pub(super) address: Option<Ipv4Addr>,
+    /// The media in its CD-ROM drives.
+    pub(super) media: Vec<PathBuf>,
+    /// Guest time from the start of k3s until its unit is active.
+    pub(super) k3s_time: Duration,
+    pub(super) peers: Peers,
+    /// What units have printed in this boot.
+    pub(super) journal: Mutex<BTreeMap<String, Vec<String>>>,
+}
+
+/// Finds the running system at an address of the guests' network.
+#[derive(Clone)]
+pub(super) struct Peers(pub(super) Arc<dyn Fn(Ipv4Addr) -> Option<Arc<Host>> + Send + Sync>);
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Peers(..)")
+    }
 }
 
 impl Host {
@@ -82,6 +102,17 @@ impl Host {
     /// Asks init for a power change; `false` where there is no init.
     pub(super) fn request_power(&self, power: Power) -> bool {
         self.power.as_ref().is_some_and(|sender| sender.send(power).is_ok())
+    }
+
+    /// Adds lines to a unit's journal, as systemd collects what its units print.
+    pub(super) fn note(&self, unit: &str, lines: impl IntoIterator<Item = String>) {
+        lock(&self.journal).entry(unit.to_owned()).or_default().extend(lines);
+    }
+
+    /// The medium with this label.
+    pub(super) fn medium(&self, label: &str) -> Option<Iso<std::fs::File>> {
+        let mut open = self.media.iter().filter_map(|path| Iso::open(path).ok());
+        open.find(|iso| iso.label() == label)
     }
 
     pub(super) fn is_chroot(&self) -> bool {

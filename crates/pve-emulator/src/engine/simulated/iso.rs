@@ -116,6 +116,26 @@ impl<R: Read + Seek> Iso<R> {
         Ok(None)
     }
 
+    /// The files at the top of the volume with their bytes, by their longest name: that of Rock Ridge or Joliet where there is one.
+    ///
+    /// # Errors
+    /// The volume is damaged, or a file larger than any kickstart.
+    pub(super) fn files(&mut self) -> io::Result<Vec<(String, Vec<u8>)>> {
+        let Some((names, root)) = self.trees.first().copied() else {
+            return Ok(Vec::new());
+        };
+        let mut files = Vec::new();
+        for (name, extent) in self.entries(names, root)? {
+            if extent.bytes > MAX_FILE {
+                return Err(invalid("file too large"));
+            }
+            if let (Some(name), false) = (name.last(), extent.is_dir) {
+                files.push((name.clone(), self.bytes(extent)?));
+            }
+        }
+        Ok(files)
+    }
+
     fn bytes(&mut self, extent: Extent) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; extent.bytes as usize];
         self.source
@@ -125,10 +145,20 @@ impl<R: Read + Seek> Iso<R> {
     }
 
     fn lookup(&mut self, names: Names, dir: Extent, wanted: &str) -> io::Result<Option<Extent>> {
+        let entries = self.entries(names, dir)?;
+        let found = entries
+            .into_iter()
+            .find(|(names, _)| names.iter().any(|name| name.eq_ignore_ascii_case(wanted)));
+        Ok(found.map(|(_, extent)| extent))
+    }
+
+    /// What a directory holds: the names of each entry, and where it lies.
+    fn entries(&mut self, names: Names, dir: Extent) -> io::Result<Vec<(Vec<String>, Extent)>> {
         if dir.bytes > MAX_DIRECTORY {
             return Err(invalid("directory too large"));
         }
         let bytes = self.bytes(dir)?;
+        let mut found = Vec::new();
         let mut at = 0;
         while at < bytes.len() {
             let length = usize::from(bytes[at]);
@@ -141,12 +171,9 @@ impl<R: Read + Seek> Iso<R> {
                 .get(at..at + length)
                 .ok_or_else(|| invalid("directory record crosses its end"))?;
             at += length;
-            let (names_of_record, extent) = read_record(names, record)?;
-            if names_of_record.iter().any(|name| name.eq_ignore_ascii_case(wanted)) {
-                return Ok(Some(extent));
-            }
+            found.push(read_record(names, record)?);
         }
-        Ok(None)
+        Ok(found)
     }
 }
 

@@ -8,15 +8,17 @@
 //! | `iso`, `http`, `kickstart`, `installer` | finding a kickstart and installing by it |
 //! | `system`, `accounts`, `files`, `pattern`, `packages`, `crypt` | what lies on the disk |
 //! | `host`, `shell`, `sshd`, `agent` | the installed system at work |
+//! | `cloudinit`, `units`, `k3s` | what happens at its boot: cloud-init, unit files with their programs, a model of k3s |
 //! | `serial`, `display`, `rfb` | a serial port; the console's text as a picture; the VNC server that shows it |
 //! | `options`, `clock`, `console`, `record` | pace and faults; what can be read back |
 //!
 //! Nothing of a guest runs on the host: its commands are those of a small shell over its own file tree, and script files
-//! are recorded, not interpreted.
+//! are recorded, not interpreted. What they lay down is: the program of a unit, once it lies in the tree, is run by that shell.
 
 mod accounts;
 mod agent;
 mod clock;
+mod cloudinit;
 mod console;
 mod display;
 mod engine;
@@ -29,6 +31,7 @@ mod host;
 mod http;
 mod installer;
 mod iso;
+mod k3s;
 mod keys;
 mod kickstart;
 mod menu;
@@ -41,6 +44,7 @@ mod serial;
 mod shell;
 mod sshd;
 mod system;
+mod units;
 
 use crate::crypt;
 

@@ -37,6 +37,8 @@ pub struct Durations {
     pub shutdown: Duration,
     /// The run of one script.
     pub script: Duration,
+    /// From the start of k3s until its unit is active.
+    pub k3s: Duration,
     /// How long dracut tries to fetch a kickstart before it gives up.
     pub fetch_timeout: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for Durations {
             agent: s(6),
             shutdown: s(5),
             script: s(20),
+            k3s: s(15),
             fetch_timeout: s(180),
         }
     }

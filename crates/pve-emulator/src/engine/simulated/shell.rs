@@ -2,7 +2,7 @@
 //! here; anything else is `command not found`, never an invented success.
 //!
 //! Script files are not interpreted: they are recorded with their environment, take their time, and have the few
-//! effects that [`script`] reads out of their text.
+//! effects that [`script`] reads out of their text, beside the files that [`laid`] finds in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ mod expand;
 #[cfg(any(test, feature = "fuzzing"))]
 mod fuzzing;
 pub(super) mod io;
+mod laid;
 mod parse;
 mod script;
 mod sed;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{FileTree, Kind};
 use super::packages;
 use super::record::InstalledSummary;
+use super::units;
 
 /// First field of the JSON, so that a disk's file tells what it is.
 const FORMAT: &str = "pve-emulator simulated system 1";
@@ -23,6 +24,15 @@ pub(super) struct Unit {
     pub(super) enabled: bool,
     #[serde(default)]
     pub(super) masked: bool,
+}
+
+/// How far the start of a unit with a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Asked for.
+    Wanted,
+    /// Under way.
+    Running,
 }
 
 /// One line of the system's own log of script runs.
@@ -54,6 +64,12 @@ pub(super) struct System {
     /// Units that run now.
     #[serde(skip)]
     pub(super) active: BTreeSet<String>,
+    /// Units whose program is to run, or runs.
+    #[serde(skip)]
+    pub(super) starting: BTreeMap<String, Start>,
+    /// Units whose program ended with an error.
+    #[serde(skip)]
+    pub(super) failed: BTreeSet<String>,
     /// `/etc/sysconfig/qemu-ga` as the running agent read it; `None` until its first command.
     #[serde(skip)]
     pub(super) agent_config: Option<String>,
@@ -146,6 +162,8 @@ impl System {
             serial_console: false,
             runs: Vec::new(),
             active: BTreeSet::new(),
+            starting: BTreeMap::new(),
+            failed: BTreeSet::new(),
         };
         for unit in ["NetworkManager.service", "rsyslog.service", "crond.service"] {
             system.units.insert(
@@ -220,12 +238,50 @@ impl System {
 
     /// What systemd does at boot: every enabled unit that is not masked starts.
     pub(super) fn start_enabled(&mut self) {
-        self.active = self
+        self.active.clear();
+        self.starting.clear();
+        self.failed.clear();
+        let enabled: Vec<String> = self
             .units
             .iter()
             .filter(|(_, unit)| unit.enabled && !unit.masked)
             .map(|(name, _)| name.clone())
             .collect();
+        for unit in enabled {
+            self.start_unit(&unit);
+        }
+    }
+
+    /// Starts a unit: at once, or by its program where it has one that this simulation runs.
+    pub(super) fn start_unit(&mut self, unit: &str) {
+        if units::UnitFile::of(self, unit).is_some_and(|file| file.program(self).is_some()) {
+            if !self.active.contains(unit) {
+                self.failed.remove(unit);
+                self.starting.entry(unit.to_owned()).or_insert(Start::Wanted);
+            }
+        } else {
+            self.active.insert(unit.to_owned());
+        }
+    }
+
+    /// Stops a unit; a program that runs ends without effect.
+    pub(super) fn stop_unit(&mut self, unit: &str) {
+        self.active.remove(unit);
+        self.starting.remove(unit);
+        self.failed.remove(unit);
+    }
+
+    /// State of a unit as `systemctl is-active` words it.
+    pub(super) fn unit_state(&self, unit: &str) -> &'static str {
+        if self.active.contains(unit) {
+            "active"
+        } else if self.starting.contains_key(unit) {
+            "activating"
+        } else if self.failed.contains(unit) {
+            "failed"
+        } else {
+            "inactive"
+        }
     }
 
     pub(super) fn is_active(&self, unit: &str) -> bool {

@@ -19,5 +19,9 @@ from ._plan import plan as plan
 from ._plan import plan_async as plan_async
 from ._plan import validate as validate
 from ._spec import ImageSpec as ImageSpec
+from ._verify import Check as Check
+from ._verify import VerifyReport as VerifyReport
+from ._verify import verify as verify
+from ._verify import verify_async as verify_async
 
 def run_command(arguments: Sequence[str]) -> int: ...

@@ -1,6 +1,7 @@
 //! The installed system from its boot loader to its shutdown.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 use super::{End, Guest, Live};
 use crate::engine::Drive;
 use crate::engine::simulated::agent::Agent;
+use crate::engine::simulated::cloudinit;
 use crate::engine::simulated::firmware;
-use crate::engine::simulated::host::{Host, Power};
+use crate::engine::simulated::host::{Host, Peers, Power};
 use crate::engine::simulated::options::FaultKind;
 use crate::engine::simulated::record::GuestState;
 use crate::engine::simulated::sshd;
 use crate::engine::simulated::system::System;
+use crate::engine::simulated::units;
 
 /// Host time between a program's wish to power off and the end of connections, with any time scale: the exit status of
 /// `reboot` itself shall still reach its caller, as it does on a machine that takes seconds to go down.
@@ -47,6 +50,10 @@ impl Guest {
             services: Notify::new(),
             booted: Instant::now(),
             address,
+            media: self.media(),
+            k3s_time: self.shared.options.durations.k3s,
+            peers: self.peers(),
+            journal: Mutex::default(),
         }
     }
 
@@ -68,6 +75,16 @@ impl Guest {
         if system.first_boot() {
             self.say(["systemd[1]: Detected first boot."]);
         }
+        let media = self.media();
+        let told = tokio::task::spawn_blocking(move || {
+            let lines = cloudinit::run(&mut system, &media);
+            (system, lines)
+        });
+        let (mut system, lines) = match told.await {
+            Ok(told) => told,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.say(lines);
         system.start_enabled();
         let reserved = self.reserve_address(system.fixed_address());
         let address = reserved.as_ref().map(|(address, _)| *address);
@@ -143,6 +160,15 @@ impl Guest {
         let mut sshd_ready = false;
         let mut server: Option<Server> = None;
         loop {
+            for unit in units::wanted(host) {
+                let (host, cancel) = (Arc::clone(host), cancel.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = cancel.cancelled() => {}
+                        () = units::run(host, unit) => {}
+                    }
+                });
+            }
             let wanted = sshd_ready && host.system().is_active("sshd.service");
             match (wanted, server.is_some()) {
                 (true, false) => server = self.start_sshd(host, &mut socket, cancel),
@@ -202,6 +228,25 @@ impl Guest {
             cancel.clone(),
         ));
         Some((server, task))
+    }
+
+    /// The media in its CD-ROM drives.
+    fn media(&self) -> Vec<PathBuf> {
+        let drives = self.launch.drives.iter().filter(|drive| drive.cdrom);
+        drives.map(|drive| drive.path.clone()).collect()
+    }
+
+    /// Finds other running systems by their addresses.
+    fn peers(&self) -> Peers {
+        let shared = Arc::downgrade(&self.shared);
+        Peers(Arc::new(move |address| shared.upgrade()?.host_at(address)))
+    }
+
+    /// The running system, if it has this address.
+    pub(in crate::engine::simulated) fn host_at(&self, address: Ipv4Addr) -> Option<Arc<Host>> {
+        let machine = self.machine();
+        let live = machine.live.as_ref()?;
+        (live.host.address == Some(address)).then(|| Arc::clone(&live.host))
     }
 
     /// An address of its own on loopback, bound but silent; `None` without a network device.

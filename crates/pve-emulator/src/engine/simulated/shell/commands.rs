@@ -15,6 +15,7 @@ mod services;
 mod software;
 mod test;
 mod text;
+mod volumes;
 
 /// Programs of the base system.
 const PROGRAMS: &[&str] = &[
@@ -22,6 +23,7 @@ const PROGRAMS: &[&str] = &[
     "base64",
     "basename",
     "bash",
+    "blkid",
     "cat",
     "chage",
     "chcon",
@@ -59,12 +61,15 @@ const PROGRAMS: &[&str] = &[
     "install",
     "ip",
     "journalctl",
+    "k3s",
+    "kubectl",
     "ln",
     "logger",
     "ls",
     "md5sum",
     "mkdir",
     "mktemp",
+    "mount",
     "mv",
     "nohup",
     "nproc",
@@ -106,6 +111,7 @@ const PROGRAMS: &[&str] = &[
     "tr",
     "true",
     "truncate",
+    "umount",
     "uname",
     "uniq",
     "uptime",
@@ -129,6 +135,8 @@ pub(super) fn is_command(name: &str, system: &System) -> bool {
         "awk" => false,
         "sudo" => system.packages.contains("sudo"),
         "firewall-cmd" => system.packages.contains("firewalld"),
+        // Its download is not simulated: it is there where its unit is.
+        "k3s" | "kubectl" => crate::engine::simulated::k3s::is_installed(system),
         name => PROGRAMS.contains(&name),
     }
 }
@@ -421,6 +429,8 @@ impl Shell {
                     self.service_command(name, args, io)
                 }
                 "scp" => self.scp(args, io).await,
+                "blkid" | "mount" | "umount" => self.volume_command(name, args, io),
+                "k3s" | "kubectl" => self.k3s_command(name, args, io),
                 _ => self.software_command(name, args, io),
             }
         }

@@ -289,6 +289,8 @@ impl Shell {
                 let replacement = self.expand_one(replacement, io).await?;
                 replace(&text(), &pattern, &replacement, *all)
             }
+            Some(ParameterOp::Case { upper: true }) => text().to_uppercase(),
+            Some(ParameterOp::Case { upper: false }) => text().to_lowercase(),
         };
         Ok(vec![result])
     }

@@ -422,7 +422,13 @@ impl Parser {
                 words.push(vec![WordPart::Plain(operator.to_owned())]);
                 continue;
             }
-            words.push(self.word()?.ok_or_else(|| self.unexpected())?);
+            let word = self.word()?.ok_or_else(|| self.unexpected())?;
+            let matches = matches!(word.as_slice(), [WordPart::Plain(operator)] if operator == "=~");
+            words.push(word);
+            if matches {
+                self.skip_blanks();
+                words.push(self.expression()?.ok_or_else(|| self.unexpected())?);
+            }
         }
     }
 

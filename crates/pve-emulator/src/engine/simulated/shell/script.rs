@@ -41,6 +41,10 @@ pub(super) enum Identity {
     Passwords,
     /// The agent's leave to run programs.
     AgentAccess,
+    /// What a k3s leaves that once ran.
+    K3sState,
+    /// None: the mark of a sealed image, which its first boot looks for.
+    Mark,
 }
 
 /// Reads the effects of a script, line by line.
@@ -162,6 +166,11 @@ fn sealed(line: &str) -> Option<Identity> {
         && !line.starts_with("[[")
     {
         Some(Identity::AgentAccess)
+    } else if line.contains("/var/lib/rancher/k3s/{server,") {
+        // The list that the seal script removes as a whole.
+        Some(Identity::K3sState)
+    } else if line.contains('>') && line.contains("/etc/k3simage/sealed") && !line.starts_with('#') {
+        Some(Identity::Mark)
     } else {
         None
     }
@@ -202,6 +211,7 @@ impl Shell {
             return std::future::pending().await;
         }
         let mut code = 0;
+        self.lay_down(&content).await;
         for effect in effects(&content) {
             if let Effect::Exit(given) = effect {
                 code = given & 0xff;
@@ -267,6 +277,17 @@ fn seal(system: &mut System, identity: Identity) {
             }
             system.selinux_booleans.remove("virt_qemu_ga_run_unconfined");
         }
+        Identity::K3sState => {
+            for path in [
+                "/var/lib/rancher/k3s/server",
+                "/etc/rancher/node",
+                "/etc/k3simage/k3s.env",
+                "/var/lib/k3simage/firstboot.done",
+            ] {
+                let _ = system.files.remove(path, true);
+            }
+        }
+        Identity::Mark => system.files.put("/etc/k3simage/sealed", "", 0o644),
     }
 }
 
@@ -326,6 +347,14 @@ mod tests {
             (
                 "  printf 'FILTER_RPC_ARGS=\"--allow-rpcs=%s\"\\n' \"${rpcs}\" >>\"${f}\"",
                 vec![Effect::Seal(Identity::AgentAccess)],
+            ),
+            (
+                "printf 'A=%s' x >\"${root}/etc/k3simage/sealed\"",
+                vec![Effect::Seal(Identity::Mark)],
+            ),
+            (
+                "    printf '%s' \"${root}\"/var/lib/rancher/k3s/{server,data} \\\n x",
+                vec![Effect::Seal(Identity::K3sState)],
             ),
             ("cat /etc/machine-id /etc/hostname", vec![]),
             ("reboot", vec![command("reboot")]),

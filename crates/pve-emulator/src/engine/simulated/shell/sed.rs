@@ -16,6 +16,7 @@ enum Action {
         pattern: Regex,
         replacement: String,
         all: bool,
+        print: bool,
     },
     Delete,
     Print,
@@ -64,9 +65,15 @@ impl Sed {
                         pattern,
                         replacement,
                         all,
+                        print,
                     } => {
                         let limit = usize::from(!*all);
+                        let hit = pattern.is_match(&line);
                         line = pattern.replacen(&line, limit, replacement.as_str()).into_owned();
+                        if *print && hit {
+                            output.push_str(&line);
+                            output.push('\n');
+                        }
                     }
                     Action::Delete => continue 'lines,
                     Action::Print => {
@@ -127,12 +134,16 @@ fn parse_command(text: &str, extended: bool) -> Result<(Command, &str), String> 
             let delimiter = chars.next().ok_or_else(unknown)?;
             let (pattern, rest) = until(chars.as_str(), delimiter).ok_or_else(unknown)?;
             let (replacement, rest) = until(rest, delimiter).ok_or_else(unknown)?;
-            let flags: String = rest.chars().take_while(|c| matches!(c, 'g' | 'I' | 'i')).collect();
+            let flags: String = rest
+                .chars()
+                .take_while(|c| matches!(c, 'g' | 'I' | 'i' | 'p'))
+                .collect();
             let pattern = regex(&pattern, extended, flags.contains(['i', 'I']))?;
             let action = Action::Substitute {
                 pattern,
                 replacement: template(&replacement),
                 all: flags.contains('g'),
+                print: flags.contains('p'),
             };
             return Ok((
                 Command {
@@ -180,7 +191,7 @@ fn until(text: &str, delimiter: char) -> Option<(String, &str)> {
 pub(super) fn regex(pattern: &str, extended: bool, ignore_case: bool) -> Result<Regex, String> {
     let mut text = String::from(if ignore_case { "(?i)" } else { "" });
     if extended {
-        text.push_str(pattern);
+        text.push_str(&brackets(pattern));
     } else {
         let mut chars = pattern.chars();
         let mut in_class = false;
@@ -213,6 +224,49 @@ pub(super) fn regex(pattern: &str, extended: bool, ignore_case: bool) -> Result<
         }
     }
     Regex::new(&text).map_err(|error| format!("invalid expression `{pattern}': {error}"))
+}
+
+/// Bracket expressions in the regex library's spelling: within them a bracket stands for itself, unless it opens a class such as
+/// `[:space:]`.
+fn brackets(pattern: &str) -> String {
+    let mut text = String::new();
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        text.push(c);
+        match c {
+            '\\' => text.extend(chars.next()),
+            '[' => {
+                text.extend(chars.next_if_eq(&'^'));
+                // A closing bracket at the beginning stands for itself too.
+                if chars.next_if_eq(&']').is_some() {
+                    text.push_str("\\]");
+                }
+                while let Some(c) = chars.next() {
+                    match c {
+                        '[' if chars.peek() == Some(&':') => {
+                            text.push('[');
+                            for c in chars.by_ref() {
+                                text.push(c);
+                                if c == ']' {
+                                    break;
+                                }
+                            }
+                        }
+                        '[' => text.push_str("\\["),
+                        '\\' => text.push_str("\\\\"),
+                        c => {
+                            text.push(c);
+                            if c == ']' {
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    text
 }
 
 /// A replacement in the regex library's spelling: `&` is the match, `\1` a group.
@@ -262,6 +316,10 @@ mod tests {
             ("/keep/!d", false, false, "a\nkeep\n", "keep\n"),
             ("/b/p", false, true, "a\nb\n", "b\n"),
             ("s/FOO/bar/I", false, false, "foo\n", "bar\n"),
+            ("s/^K=//p", false, true, "K=1\nL=2\nK=3\n", "1\n3\n"),
+            ("s/[][.]/_/g", true, false, "a[b].c\n", "a_b__c\n"),
+            ("/^[[:space:]]*(#|$)/d", true, false, "  # a\n\nb\n", "b\n"),
+            ("s/a/b/gp", false, false, "aa\nc\n", "bb\nbb\nc\n"),
         ] {
             let sed = Sed::new(&[script.to_owned()], extended, quiet).unwrap();
             assert_eq!(sed.apply(input), output, "{script}");

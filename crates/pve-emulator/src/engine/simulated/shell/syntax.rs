@@ -148,4 +148,8 @@ pub(super) enum ParameterOp {
         replacement: Word,
         all: bool,
     },
+    /// `${name,,}` and `${name^^}`: all in lower or upper case.
+    Case {
+        upper: bool,
+    },
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::io::{Input, Io, Output};
 use super::*;
 use crate::engine::simulated::clock::Clock;
-use crate::engine::simulated::host::{Faults, Power, lock};
+use crate::engine::simulated::host::{Faults, Peers, Power, lock};
 use crate::engine::simulated::options::TimeScale;
 use crate::engine::simulated::record::GuestRecord;
 use crate::engine::simulated::system::System;
@@ -35,6 +35,10 @@ fn host() -> (Arc<Host>, tokio::sync::mpsc::UnboundedReceiver<Power>) {
         services: Notify::new(),
         booted: Instant::now(),
         address: None,
+        media: Vec::new(),
+        k3s_time: Duration::ZERO,
+        peers: Peers(Arc::new(|_| None)),
+        journal: Mutex::default(),
     };
     (Arc::new(host), powered)
 }
@@ -341,5 +345,87 @@ proptest::proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (code, out, err) = runtime.block_on(run(&text));
         proptest::prop_assert_eq!((code, out, err), (0, word, String::new()));
+    }
+}
+
+#[tokio::test]
+async fn expressions_are_posix() {
+    for (test, wanted) in [
+        ("[[ https://[fd00::1]:6443 =~ ^https://[][A-Za-z0-9.:-]+/?$ ]]", 0),
+        ("[[ server =~ ^(server|agent|none)$ && a == a ]]", 0),
+        ("[[ servers =~ ^(server|agent|none)$ ]]", 1),
+        ("[[ '--a=b --c' =~ ^--[A-Za-z0-9=.,:/@_%+\\ -]+$ ]]", 0),
+        ("[[ '--a=$(x)' =~ ^--[A-Za-z0-9=.,:/@_%+\\ -]+$ ]]", 1),
+        ("[[ v1.2 =~ ^v[0-9]+\\.[0-9]$ ]]", 0),
+        ("x=Ab; [[ ${x,,} == ab && ${x^^} == AB ]]", 0),
+    ] {
+        let (code, _, err) = run(test).await;
+        assert_eq!((code, err.as_str()), (wanted, ""), "{test}");
+    }
+}
+
+/// The first boot of a clone, as `k3s-install.sh` lays it down.
+#[tokio::test]
+async fn the_first_boot_of_the_install_script_runs() {
+    let (host, _powered) = host();
+    let mut shell = Shell::login(&host, "root").unwrap();
+    shell.export(BTreeMap::from([
+        ("K3S_VERSION".to_owned(), "v1.29.0+k3s1".to_owned()),
+        ("K3SIMAGE_NAME".to_owned(), "alma9-k3-node".to_owned()),
+    ]));
+    shell
+        .lay_down(include_str!("../../../../../../scripts/k3s-install.sh"))
+        .await;
+    let text = |path: &str| host.system().files.text(path);
+    assert_eq!(
+        text("/etc/k3simage/image.env"),
+        "IMAGE_NAME=alma9-k3-node\nBUILD_ID=\nK3S_VERSION=v1.29.0+k3s1\nK3S_ROLE=server\n"
+    );
+    assert!(text("/etc/systemd/system/k3s-agent.service").contains("ExecStart=/usr/local/bin/k3s agent $K3S_ARGS"));
+    assert!(text("/etc/systemd/system/k3s.service").contains("Type=notify"));
+    assert_eq!(
+        host.system()
+            .files
+            .get("/usr/local/libexec/k3simage/firstboot")
+            .unwrap()
+            .mode,
+        0o755
+    );
+
+    let id = "0123456789abcdef".repeat(2);
+    host.system().files.put("/etc/machine-id", format!("{id}\n"), 0o444);
+    host.system().files.put("/etc/hostname", "Node-7\n", 0o644);
+    let boot = text("/usr/local/libexec/k3simage/firstboot");
+    let (code, out, err) = run_as(&host, "root", &boot, "").await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(text("/var/lib/k3simage/firstboot.done"), "server node-7\n");
+    assert_eq!(
+        text("/etc/k3simage/k3s.env"),
+        "K3S_NODE_NAME=\"node-7\"\nK3S_ARGS=\"\"\n"
+    );
+    assert_eq!(host.system().unit_state("k3s.service"), "activating");
+
+    let role = "K3S_ROLE='agent'\n# a comment\nK3S_URL=https://10.0.0.5:6443\nK3S_TOKEN=\"K10ab::server:cd\"\nK3S_ARGS=--node-label=a=b --x\n";
+    host.system().files.put("/etc/k3simage/role.env", role, 0o600);
+    let (code, out, err) = run_as(&host, "root", &boot, "").await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("firstboot: node node-7, role agent joining https://10.0.0.5:6443, from /etc/k3simage/role.env"),
+        "{out}"
+    );
+    assert_eq!(
+        text("/etc/k3simage/k3s.env"),
+        "K3S_NODE_NAME=\"node-7\"\nK3S_URL=\"https://10.0.0.5:6443\"\nK3S_TOKEN=\"K10ab::server:cd\"\nK3S_ARGS=\"--node-label=a=b --x\"\n"
+    );
+
+    for (lines, complaint) in [
+        ("K3S_ROLL=agent\n", "\"K3S_ROLL\" is no setting"),
+        ("K3S_ROLE=boss\n", "K3S_ROLE is \"boss\""),
+        ("K3S_ROLE=agent\n", "an agent joins a server, but there is no K3S_URL"),
+        ("K3S_NODE_NAME=localhost\n", "cannot be unique"),
+    ] {
+        host.system().files.put("/etc/k3simage/role.env", lines, 0o600);
+        let (code, _, err) = run_as(&host, "root", &boot, "").await;
+        assert!(code == 1 && err.contains(complaint), "{lines}{err}");
     }
 }

@@ -23,9 +23,26 @@ impl Shell {
             ),
             "shutdown" => self.shutdown(args, io),
             "cloud-init" => self.cloud_init(args, io),
-            // The journal is not kept; what units print goes nowhere.
+            "journalctl" => self.journalctl(args, io),
+            // logger: nobody reads its lines.
             _ => 0,
         }
+    }
+
+    /// `journalctl -u UNIT [-n LINES]`: of the programs that units run, nothing else writes here.
+    fn journalctl(&self, args: &[String], io: &Io) -> i32 {
+        let value = |option: &str| {
+            let at = args.iter().position(|arg| arg == option)?;
+            args.get(at + 1)
+        };
+        let Some(unit) = value("-u") else { return 0 };
+        let journal = crate::engine::simulated::host::lock(&self.host.journal);
+        let lines = journal.get(&System::unit_name(unit)).map_or(&[][..], Vec::as_slice);
+        let count = value("-n").and_then(|count| count.parse().ok()).unwrap_or(lines.len());
+        for line in &lines[lines.len().saturating_sub(count)..] {
+            io.stdout.line(line);
+        }
+        0
     }
 
     fn power(&self, power: Power, io: &Io) -> i32 {
@@ -104,6 +121,12 @@ impl Shell {
             }
             _ => {}
         }
+        if flag("--failed") || (verb.as_str() == "list-units" && flag("--state=failed")) {
+            for unit in &self.host.system().failed {
+                io.stdout.line(format!("{unit} loaded failed failed"));
+            }
+            return 0;
+        }
         if units.is_empty() && verb.as_str() != "list-units" && verb.as_str() != "list-unit-files" {
             io.stderr.line("Too few arguments.");
             return 1;
@@ -145,10 +168,13 @@ impl Shell {
                 "is-enabled" if state.masked => ("masked", 1),
                 "is-enabled" if state.enabled => ("enabled", 0),
                 "is-enabled" => ("disabled", 1),
-                "is-failed" => (if active { "active" } else { "inactive" }, 1),
+                "is-failed" => match system.unit_state(unit) {
+                    "failed" => ("failed", 0),
+                    state => (state, 1),
+                },
                 "status" if !known => ("could not be found.", 4),
                 _ if active => ("active", 0),
-                _ => ("inactive", 3),
+                _ => (system.unit_state(unit), 3),
             };
             if verb == "status" {
                 io.stdout.line(format!("{unit}: {text}"));
@@ -180,7 +206,7 @@ impl Shell {
             }
             let start = |system: &mut System| {
                 if !chroot && !system.unit_mut(unit).masked {
-                    system.active.insert(unit.clone());
+                    system.start_unit(unit);
                 }
             };
             match verb {
@@ -198,16 +224,19 @@ impl Shell {
                         _ => state.masked = false,
                     }
                     if now && verb != "unmask" {
-                        system.active.remove(unit);
+                        system.stop_unit(unit);
                     }
                 }
                 "start" | "restart" | "try-restart" | "reload" | "reload-or-restart" => {
+                    if verb != "start" {
+                        system.stop_unit(unit);
+                    }
                     start(&mut system);
                     if unit.starts_with("qemu-guest-agent") && verb != "start" {
                         system.agent_config = None;
                     }
                 }
-                "stop" => drop(system.active.remove(unit)),
+                "stop" => system.stop_unit(unit),
                 other => {
                     io.stderr.line(format!("Unknown command verb {other}."));
                     status = 1;

@@ -4,7 +4,7 @@ use crate::engine::simulated::files::Kind;
 use crate::engine::simulated::pattern::matches_pattern;
 use crate::engine::simulated::shell::io::Io;
 use crate::engine::simulated::shell::syntax::Word;
-use crate::engine::simulated::shell::{Flow, Shell, Unwind};
+use crate::engine::simulated::shell::{Flow, Shell, Unwind, sed};
 
 /// The words of one test and how far they were read.
 struct Reader<'a> {
@@ -186,9 +186,7 @@ impl Shell {
         Ok(match operator {
             "=" | "==" => pattern.map_or(left == right, |pattern| matches_pattern(pattern, left)),
             "!=" => !pattern.map_or(left == right, |pattern| matches_pattern(pattern, left)),
-            "=~" => regex_lite::Regex::new(right)
-                .map_err(|_| format!("{right}: invalid expression"))?
-                .is_match(left),
+            "=~" => sed::regex(right, true, false)?.is_match(left),
             "<" => left < right,
             ">" => left > right,
             "-eq" => number(left)? == number(right)?,

@@ -8,16 +8,30 @@ use crate::engine::simulated::shell::syntax::{Parameter, ParameterOp, Word, Word
 impl Parser {
     /// One word; `None` where none begins.
     pub(super) fn word(&mut self) -> Result<Option<Word>, String> {
+        self.word_of(false)
+    }
+
+    /// The word behind `=~`: brackets and bars belong to it, and a backslash stays unless it carries a blank.
+    pub(super) fn expression(&mut self) -> Result<Option<Word>, String> {
+        self.word_of(true)
+    }
+
+    fn word_of(&mut self, expression: bool) -> Result<Option<Word>, String> {
         let mut parts: Word = Vec::new();
         let mut plain = String::new();
         let start = self.at;
         while let Some(c) = self.peek() {
             match c {
-                c if is_blank(c) || matches!(c, ';' | '&' | '|' | '<' | '>' | '(' | ')') => break,
+                c if is_blank(c) => break,
+                ';' | '&' | '|' | '<' | '>' | '(' | ')' if !expression => break,
                 '\\' => {
                     self.at += 1;
                     match self.next() {
                         Some('\n') => {}
+                        Some(escaped) if expression && escaped != ' ' => {
+                            flush(&mut plain, &mut parts);
+                            parts.push(WordPart::Literal(format!("\\{escaped}")));
+                        }
                         Some(escaped) => {
                             flush(&mut plain, &mut parts);
                             parts.push(WordPart::Literal(escaped.to_string()));
@@ -207,6 +221,12 @@ impl Parser {
         }
         if self.eat("}") {
             return Ok(Parameter { name, length, op: None });
+        }
+        for (operator, upper) in [(",,}", false), ("^^}", true)] {
+            if self.eat(operator) {
+                let op = Some(ParameterOp::Case { upper });
+                return Ok(Parameter { name, length, op });
+            }
         }
         let operator = [
             ":-", ":=", ":+", ":?", "-", "=", "+", "?", "##", "#", "%%", "%", "//", "/",

@@ -1,0 +1,257 @@
+//! `k3simage verify`: clones a template twice, compares the clones, and shows what they share.
+
+use std::future::IntoFuture as _;
+use std::path::Path;
+use std::time::Duration;
+
+use image_build::verify::{Check, Outcome, VERIFY_TAG_PREFIX};
+use image_build::{Error, Event, EventKind, VerifyReport, VerifySpec};
+use proxmox_client::Client;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::MissedTickBehavior;
+
+use crate::args::VerifyArgs;
+#[cfg(feature = "emulator")]
+use crate::embedded;
+use crate::exit::Exit;
+use crate::folder;
+use crate::logging;
+use crate::output::{BuildView, Console, Problem, TICK, duration};
+use crate::signals::Signals;
+
+pub(super) async fn run(args: VerifyArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
+    let spec = spec(&args)?;
+    #[cfg(feature = "emulator")]
+    if let (Some(engine), Some(data)) = (args.emulator, &args.data) {
+        let cluster = embedded::open(engine, args.qemu, data).await?;
+        let client = folder::connect(&embedded::connection(&cluster)?)?;
+        let mut spec = spec;
+        spec.ssh_port = cluster.guest_ssh_port();
+        let ended = verify(&args, spec, client, console, signals).await;
+        cluster.shutdown().await;
+        return ended;
+    }
+    let client = folder::connect(&folder::connection(args.dir.as_deref(), &args.variables, console)?)?;
+    verify(&args, spec, client, console, signals).await
+}
+
+fn spec(args: &VerifyArgs) -> Result<VerifySpec, Box<Problem>> {
+    let wrong = |what: &str, error: &(dyn std::error::Error + 'static)| Problem::bad_input(what).because(error);
+    let mut spec = VerifySpec::new(&args.template);
+    spec.iso_storage = args
+        .iso_storage
+        .parse()
+        .map_err(|error: proxmox_client::Error| wrong("--iso-storage", &error))?;
+    spec.full = args.full;
+    if let Some(storage) = &args.storage {
+        let storage = storage.parse();
+        spec.storage = Some(storage.map_err(|error: proxmox_client::Error| wrong("--storage", &error))?);
+    }
+    if let Some(pool) = &args.pool {
+        let pool = pool.parse();
+        spec.pool = Some(pool.map_err(|error: proxmox_client::Error| wrong("--pool", &error))?);
+    }
+    spec.ip_configs = match args.ipconfig.as_slice() {
+        [] => None,
+        [first, second] => Some([first.clone(), second.clone()]),
+        other => {
+            let message = format!("--ipconfig is given {} times, but there are two clones", other.len());
+            return Err(
+                Problem::bad_input(message).help("give it twice: --ipconfig ip=10.0.0.5/24 --ipconfig ip=10.0.0.6/24")
+            );
+        }
+    };
+    spec.ssh_port = args.ssh_port;
+    let limit = Duration::from_secs(args.timeout);
+    spec.timeouts.boot = limit;
+    spec.timeouts.k3s = limit;
+    Ok(spec)
+}
+
+async fn verify(
+    args: &VerifyArgs,
+    spec: VerifySpec,
+    client: Client,
+    console: &Console,
+    signals: &Signals,
+) -> Result<Exit, Box<Problem>> {
+    let mut viewer = Viewer {
+        console: console.clone(),
+        view: BuildView::of_verification(console.clone()),
+        id: None,
+    };
+    let (sender, events) = unbounded_channel();
+    let verify = image_build::verify(&client, spec)
+        .events(sender)
+        .cancel(signals.token())
+        .report(&args.report);
+    let mut running = std::pin::pin!(verify.into_future());
+    match viewer.watch(&mut running, events, signals).await {
+        Some(Ok(report)) => Ok(viewer.show(&report, &args.report)),
+        Some(Err(error)) => Ok(viewer.failure(&error, signals)),
+        None => Ok(viewer.abandoned(&client, signals)),
+    }
+}
+
+/// Takes the events of a verification to the screen, the log file and `--json`.
+#[derive(Debug)]
+struct Viewer {
+    console: Console,
+    view: BuildView,
+    id: Option<String>,
+}
+
+impl Viewer {
+    /// Shows events until the end; `None` when a second signal asks not to wait for it.
+    async fn watch(
+        &mut self,
+        running: &mut (impl Future<Output = Result<VerifyReport, Error>> + Unpin),
+        mut events: UnboundedReceiver<Event>,
+        signals: &Signals,
+    ) -> Option<Result<VerifyReport, Error>> {
+        let mut ticker = tokio::time::interval(TICK);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut cancelling = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = signals.second() => return None,
+                () = signals.first(), if !cancelling => {
+                    cancelling = true;
+                    self.console.error_line("cancelling: the clones are being removed; once more stops waiting for that");
+                }
+                Some(event) = events.recv() => self.event(&event),
+                ended = &mut *running => {
+                    while let Ok(event) = events.try_recv() {
+                        self.event(&event);
+                    }
+                    return Some(ended);
+                }
+                _ = ticker.tick() => self.view.tick(),
+            }
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        if let EventKind::VerifyStarted { .. } = &event.kind {
+            self.id = Some(event.build.clone());
+        }
+        // Plain data with text keys is always JSON; an event that is not must not end the work.
+        let Ok(object) = serde_json::to_value(event) else {
+            return;
+        };
+        tracing::debug!(target: logging::EVENTS, "{object}");
+        self.console.object(&object);
+        self.view.event(event);
+    }
+
+    /// The table, and the exit code that it means.
+    fn show(&mut self, report: &VerifyReport, path: &Path) -> Exit {
+        self.view.close();
+        for line in table(report, &self.console) {
+            self.console.line(line);
+        }
+        for clone in &report.clones {
+            let took = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+            let k3s = match clone.k3s_seconds {
+                Some(seconds) => format!("k3s active after {}", took(seconds)),
+                None => "k3s not seen active".to_owned(),
+            };
+            self.console.line(format_args!(
+                "{}: ssh after {}, {k3s}",
+                clone.name,
+                took(clone.ssh_seconds)
+            ));
+        }
+        self.console.note(format_args!("     report {}", path.display()));
+        if report.ok {
+            let palette = self.console.out();
+            self.console.line(format_args!(
+                "{}: {}",
+                palette.strong(&report.template),
+                report.summary()
+            ));
+            Exit::Ok
+        } else {
+            let palette = self.console.err();
+            self.console
+                .error_line(format_args!("{} {}", palette.bad("error:"), report.summary()));
+            Exit::Failed
+        }
+    }
+
+    /// Says why it failed; gives the exit code.
+    fn failure(&mut self, error: &Error, signals: &Signals) -> Exit {
+        let mut problem = self.view.failure(error);
+        if let (true, Some(exit)) = (error.is_cancelled(), signals.exit()) {
+            problem.exit = exit;
+        }
+        // A failure outside the steps has not been shown by the view.
+        if matches!(error, Error::Step { .. }) {
+            self.console.object(&problem.object());
+        } else {
+            problem.show(&self.console);
+        }
+        problem.exit
+    }
+
+    /// Says what may be left after a second signal; gives the exit code.
+    fn abandoned(&mut self, client: &Client, signals: &Signals) -> Exit {
+        let exit = signals.exit().unwrap_or(Exit::Failed);
+        let mut problem = Problem::failed("stopped before the clones were removed");
+        problem.exit = exit;
+        if let Some(id) = &self.id {
+            problem = problem.help(format!(
+                "look on {} for VMs with the tag {VERIFY_TAG_PREFIX}{id} and the ISO {VERIFY_TAG_PREFIX}{id}.iso, and delete them",
+                client.endpoint(),
+            ));
+        }
+        self.view.close();
+        problem.show(&self.console);
+        exit
+    }
+}
+
+/// Longest value that a column shows; the report holds all of it.
+const WIDEST: usize = 24;
+
+/// One line a check, and below those that are not well what was found.
+fn table(report: &VerifyReport, console: &Console) -> Vec<String> {
+    let cut = |text: &str| match text.char_indices().nth(WIDEST) {
+        Some((at, _)) => format!("{}..", &text[..at]),
+        None => text.to_owned(),
+    };
+    let mut rows = vec![["CHECK", "FIRST", "SECOND"].map(str::to_owned)];
+    let shown = |check: &Check| [check.name.clone(), cut(&check.first), cut(&check.second)];
+    rows.extend(report.checks.iter().map(shown));
+    let width = |column: usize| {
+        let widths = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let widths = [width(0), width(1), width(2)];
+    let palette = console.out();
+    let mut lines = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        let cells = cells.join("  ");
+        let Some(check) = index.checked_sub(1).and_then(|index| report.checks.get(index)) else {
+            lines.push(format!("     {cells}  RESULT"));
+            continue;
+        };
+        let (tag, result) = match check.outcome {
+            Outcome::Ok => (palette.good("ok "), "ok".to_owned()),
+            Outcome::Shared => (palette.bad("ERR"), format!("shared: {}", check.message)),
+            Outcome::NotChecked => (palette.warning("-- "), format!("not checked: {}", check.message)),
+            _ => (palette.bad("ERR"), check.message.clone()),
+        };
+        lines.push(format!(" {tag} {cells}  {result}"));
+    }
+    lines
+}

@@ -1,0 +1,71 @@
+//! The `K3SIMAGE` volume: what a clone is told at its first boot, for a Proxmox VE whose API can upload ISO files and no snippets.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+
+/// The label that the first-boot unit looks for (`scripts/k3s-install.sh`).
+pub const CONFIG_VOLUME_LABEL: &str = "K3SIMAGE";
+
+/// What a clone is told: the k3s role, and for one that joins the server and the token to join with.
+#[derive(Clone)]
+pub struct ConfigVolume {
+    role: &'static str,
+    join: Option<(String, SecretString)>,
+}
+
+impl fmt::Debug for ConfigVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigVolume")
+            .field("role", &self.role)
+            .field("url", &self.join.as_ref().map(|(url, _)| url))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The volume could not be laid out: a failure of the writer of ISO 9660.
+#[derive(Debug, thiserror::Error)]
+#[error("laying out the volume {CONFIG_VOLUME_LABEL}")]
+pub struct ConfigVolumeError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl ConfigVolume {
+    /// For an agent that joins the server at `url` (`https://NAME:6443`) with `token`.
+    pub fn agent(url: impl Into<String>, token: SecretString) -> Self {
+        Self {
+            role: "agent",
+            join: Some((url.into(), token)),
+        }
+    }
+
+    /// The bytes of the ISO 9660 volume with the file `k3simage.env`.
+    ///
+    /// # Errors
+    /// The writer of ISO 9660 failed.
+    pub fn to_iso(&self) -> Result<Vec<u8>, ConfigVolumeError> {
+        let role = self.role;
+        let text = match &self.join {
+            None => format!("K3S_ROLE={role}\n"),
+            Some((url, token)) => {
+                let token = token.expose_secret();
+                format!("K3S_ROLE={role}\nK3S_URL={url}\nK3S_TOKEN={token}\n")
+            }
+        };
+        super::volume::volume(CONFIG_VOLUME_LABEL, "k3simage.env", text.as_bytes()).map_err(ConfigVolumeError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_volume_carries_its_label_and_the_lines() {
+        let volume = ConfigVolume::agent("https://10.0.0.5:6443", SecretString::from("K10abc::server:canary"));
+        let bytes = volume.to_iso().unwrap();
+        assert_eq!(bytes[16 * 2048 + 40..16 * 2048 + 72].trim_ascii_end(), b"K3SIMAGE");
+        let wanted = b"K3S_ROLE=agent\nK3S_URL=https://10.0.0.5:6443\nK3S_TOKEN=K10abc::server:canary\n";
+        assert!(bytes.windows(wanted.len()).any(|window| window == wanted));
+        assert_eq!(bytes, volume.to_iso().unwrap());
+        assert!(!format!("{volume:?}").contains("canary"), "{volume:?}");
+    }
+}

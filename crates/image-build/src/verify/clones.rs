@@ -1,0 +1,274 @@
+//! One clone: what is done to its VM, and what was seen of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proxmox_client::{
+    Client, CloneVm, ConfigView, DeleteVm, ErrorKind, NodeName, Qemu, TaskOutcome, Upid, VmConfigUpdate, Vmid, Wait,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::compare::Seen;
+use crate::Error;
+use crate::build::{Emitter, Pace, may_pass};
+use crate::communicator::SshCommunicator;
+
+/// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
+const LOCK_LIMIT: Duration = Duration::from_secs(60);
+/// Limit of a task that starts, stops or deletes a VM.
+const TASK_LIMIT: Duration = Duration::from_secs(300);
+
+/// A clone with what was seen of it so far.
+#[derive(Debug)]
+pub(super) struct Clone {
+    pub(super) machine: Machine,
+    pub(super) seen: Seen,
+    /// When its start was asked for.
+    pub(super) started: Option<Instant>,
+    pub(super) ssh_seconds: f64,
+    pub(super) k3s_seconds: Option<f64>,
+    pub(super) session: Option<Arc<SshCommunicator>>,
+}
+
+impl Clone {
+    pub(super) fn new(machine: Machine, name: String) -> Self {
+        Self {
+            machine,
+            seen: Seen {
+                name,
+                ..Seen::default()
+            },
+            started: None,
+            ssh_seconds: 0.0,
+            k3s_seconds: None,
+            session: None,
+        }
+    }
+}
+
+/// A VM of this verification, told from others by its mark.
+pub(super) struct Machine {
+    client: Client,
+    node: NodeName,
+    vmid: Vmid,
+    mark: String,
+    emitter: Arc<Emitter>,
+    cancel: CancellationToken,
+    /// A task that was started and whose end was not seen.
+    open_task: Option<Upid>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("node", &self.node)
+            .field("vmid", &self.vmid)
+            .field("open_task", &self.open_task)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vm {} on {}", self.vmid, self.node)
+    }
+}
+
+/// What became of an attempt at cloning to one vmid.
+pub(super) enum Cloned {
+    Done,
+    /// Somebody else has it; nothing was made.
+    Taken,
+}
+
+impl Machine {
+    pub(super) fn new(
+        client: Client,
+        node: NodeName,
+        vmid: Vmid,
+        mark: String,
+        emitter: Arc<Emitter>,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self {
+            client,
+            node,
+            vmid,
+            mark,
+            emitter,
+            cancel,
+            open_task: None,
+        }
+    }
+
+    pub(super) fn vmid(&self) -> Vmid {
+        self.vmid
+    }
+
+    pub(super) fn set_vmid(&mut self, vmid: Vmid) {
+        self.vmid = vmid;
+    }
+
+    pub(super) fn vm(&self) -> Qemu {
+        self.client.node(&self.node).qemu(self.vmid)
+    }
+
+    pub(super) fn watch(&mut self, token: CancellationToken) {
+        self.cancel = token;
+    }
+
+    /// Waits for a task to end. Its warnings become events.
+    async fn finish(&mut self, upid: &Upid, what: &str, limit: Duration) -> Result<(), Error> {
+        self.open_task = Some(upid.clone());
+        let wait = Wait::at_most(limit).cancel(self.cancel.clone());
+        match self.client.wait_task(upid, wait).await {
+            Ok(outcome) => {
+                self.open_task = None;
+                if let TaskOutcome::Warnings(lines) = outcome {
+                    self.emitter.warning(format!("{what}: {}", lines.join(" | ")));
+                }
+                Ok(())
+            }
+            Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
+            Err(error) => {
+                if matches!(error, proxmox_client::Error::Task { .. }) {
+                    self.open_task = None;
+                }
+                Err(Error::api(what)(error))
+            }
+        }
+    }
+
+    /// Makes the clone at our vmid. The description carries the mark from the first moment on.
+    pub(super) async fn clone_from(&mut self, template: Vmid, how: &CloneVm, limit: Duration) -> Result<Cloned, Error> {
+        let attempt = format!("cloning template {template} to vm {}", self.vmid);
+        match self.client.node(&self.node).qemu(template).clone_to(how).await {
+            Ok(upid) => {
+                self.finish(&upid, &attempt, limit).await?;
+                Ok(Cloned::Done)
+            }
+            // PVE looks whether the id is free before it begins the task (FACTS 30): nothing of ours is there.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Cloned::Taken),
+            // The answer was lost, not the request: what is there now tells what became of it.
+            Err(error)
+                if error.was_sent()
+                    && matches!(
+                        error.kind(),
+                        ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
+                    ) =>
+            {
+                if !self.is_ours(limit).await? {
+                    return Err(Error::api(attempt)(error));
+                }
+                self.emitter
+                    .warning(format!("{attempt}: the answer was lost ({error}), but the vm is there"));
+                Ok(Cloned::Done)
+            }
+            Err(error) => Err(Error::api(attempt)(error)),
+        }
+    }
+
+    /// Changes the configuration, waiting for the lock if PVE is busy with it.
+    pub(super) async fn update(&self, what: &str, update: &VmConfigUpdate) -> Result<(), Error> {
+        let mut pace = Pace::new("the vm's lock", LOCK_LIMIT, &self.cancel);
+        loop {
+            match self.vm().update_config(update).await {
+                Err(error) if error.kind() == ErrorKind::Busy => pace.pause("PVE holds the lock of the vm").await?,
+                ended => return ended.map_err(Error::api(format!("{what} of vm {}", self.vmid))),
+            }
+        }
+    }
+
+    /// Starts it. A start whose answer was lost is looked for, not repeated.
+    pub(super) async fn start(&mut self) -> Result<(), Error> {
+        let attempt = format!("starting vm {}", self.vmid);
+        match self.vm().start().await {
+            Ok(upid) => self.finish(&upid, &attempt, TASK_LIMIT).await,
+            Err(error) if error.was_sent() && may_pass(&error) => {
+                let cancel = self.cancel.clone();
+                let mut pace = Pace::new(&attempt, LOCK_LIMIT, &cancel);
+                loop {
+                    if self.vm().status().await.is_ok_and(|status| status.is_running()) {
+                        return Ok(());
+                    }
+                    match pace.pause("it does not run").await {
+                        Err(Error::Timeout { .. }) => return Err(Error::api(attempt.as_str())(error)),
+                        paused => paused?,
+                    }
+                }
+            }
+            Err(error) => Err(Error::api(attempt)(error)),
+        }
+    }
+
+    /// Whether it has stopped by itself. An API that is out of reach says nothing of it.
+    pub(super) async fn is_stopped(&self) -> bool {
+        self.vm().status().await.is_ok_and(|status| status.is_stopped())
+    }
+
+    /// Removes it if it is there and bears our mark. `None` when there was nothing of ours.
+    pub(super) async fn remove(&mut self) -> Result<Option<String>, Error> {
+        self.settle_task().await;
+        if !self.is_ours(LOCK_LIMIT).await? {
+            return Ok(None);
+        }
+        let cancel = self.cancel.clone();
+        let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, &cancel);
+        loop {
+            match self.remove_once().await {
+                Ok(()) => break,
+                Err(Error::Api { source, .. }) if source.is_not_found() => break,
+                // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
+                Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(format!("vm {} removed", self.vmid)))
+    }
+
+    async fn remove_once(&mut self) -> Result<(), Error> {
+        let attempt = format!("removing vm {}", self.vmid);
+        let vm = self.vm();
+        if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
+            let attempt = format!("stopping vm {}", self.vmid);
+            let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
+            self.finish(&upid, &attempt, TASK_LIMIT).await?;
+        }
+        let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
+        let upid = vm.delete(&everything).await.map_err(Error::api(attempt.as_str()))?;
+        self.finish(&upid, &attempt, TASK_LIMIT).await
+    }
+
+    /// Waits for a task that was left running, so that the removal meets no lock of our own.
+    async fn settle_task(&mut self) {
+        let Some(upid) = self.open_task.take() else { return };
+        let wait = || Wait::at_most(LOCK_LIMIT).cancel(self.cancel.clone());
+        if self.client.wait_task(&upid, wait()).await.is_err() {
+            // A full clone goes on for long: it is stopped. One that ended meanwhile is as good.
+            let _ = self.client.node(&upid.node()).task(&upid).stop().await;
+            let _ = self.client.wait_task(&upid, wait()).await;
+        }
+    }
+
+    /// Whether the VM at our vmid exists and is ours. While PVE clones, its configuration is a lock and nothing else.
+    async fn is_ours(&self, limit: Duration) -> Result<bool, Error> {
+        let mut pace = Pace::new("the end of the cloning", limit, &self.cancel);
+        loop {
+            match self.vm().config(ConfigView::Pending).await {
+                Ok(config) if matches!(config.lock(), Some("create" | "clone")) => {
+                    pace.pause("PVE is still making it").await?;
+                }
+                Ok(config) => {
+                    let described = config.description().is_some_and(|text| text.contains(&self.mark));
+                    return Ok(described || config.tags().contains(&self.mark));
+                }
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) => {
+                    let attempt = format!("reading the configuration of vm {}", self.vmid);
+                    return Err(Error::api(attempt)(error));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! `verify`: two clones of a template, compared and removed again.
+
+use std::path::PathBuf;
+
+use image_build::build::Event as BuildEvent;
+use image_build::verify::{Check as Checked, Outcome, VerifyReport as Report, VerifySpec};
+use proxmox_client::Client as Pve;
+use pyo3::coroutine::CancelHandle;
+use pyo3::prelude::*;
+use pyo3::types::{PyDateTime, PyDict, PyTzInfo};
+
+use crate::access::Access;
+use crate::client::Client;
+use crate::errors::{Failure, invalid_input};
+use crate::event::seconds_since_epoch;
+use crate::json::Json;
+use crate::runtime::Running;
+use crate::seconds::Seconds;
+
+/// One checked property of two clones.
+#[pyclass(frozen, get_all, eq, hash, module = "k3simage")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Check {
+    /// What was checked: "machine id", "k3s token".
+    name: String,
+    /// "ok", "shared", "failed" or "not_checked".
+    outcome: &'static str,
+    /// The first clone's value; secrets as the beginning of a salted hash.
+    first: String,
+    /// The second clone's.
+    second: String,
+    /// What was found, and what to do about it unless all is well.
+    message: String,
+}
+
+#[pymethods]
+impl Check {
+    fn __repr__(&self) -> String {
+        format!("<k3simage.Check {}: {}>", self.name, self.outcome)
+    }
+}
+
+impl From<&Checked> for Check {
+    fn from(check: &Checked) -> Self {
+        Self {
+            name: check.name.clone(),
+            outcome: match check.outcome {
+                Outcome::Ok => "ok",
+                Outcome::Shared => "shared",
+                Outcome::NotChecked => "not_checked",
+                _ => "failed",
+            },
+            first: check.first.clone(),
+            second: check.second.clone(),
+            message: check.message.clone(),
+        }
+    }
+}
+
+/// What two clones of a template have in common, and how they came up.
+#[pyclass(frozen, eq, module = "k3simage")]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VerifyReport(Report);
+
+#[pymethods]
+impl VerifyReport {
+    /// Whether nothing is shared and nothing failed.
+    #[getter]
+    fn ok(&self) -> bool {
+        self.0.ok
+    }
+
+    /// Name of the template.
+    #[getter]
+    fn template(&self) -> &str {
+        &self.0.template
+    }
+
+    /// Its VM id.
+    #[getter]
+    fn vmid(&self) -> u32 {
+        self.0.vmid
+    }
+
+    /// The node that holds it.
+    #[getter]
+    fn node(&self) -> &str {
+        &self.0.node
+    }
+
+    /// The version of Proxmox VE.
+    #[getter]
+    fn pve_version(&self) -> &str {
+        &self.0.pve_version
+    }
+
+    /// Short id of the verification, part of the clones' names.
+    #[getter]
+    fn verify_id(&self) -> &str {
+        &self.0.verify_id
+    }
+
+    /// When the clones were compared, in UTC.
+    #[getter]
+    fn finished<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDateTime>> {
+        PyDateTime::from_timestamp(py, seconds_since_epoch(self.0.finished), Some(&*PyTzInfo::utc(py)?))
+    }
+
+    /// Everything that was checked.
+    #[getter]
+    fn checks(&self) -> Vec<Check> {
+        self.0.checks.iter().map(Check::from).collect()
+    }
+
+    /// Names of what both clones share.
+    #[getter]
+    fn shared(&self) -> Vec<&str> {
+        self.0.shared()
+    }
+
+    /// Names of what is not as it must be, apart from what is shared.
+    #[getter]
+    fn failed(&self) -> Vec<&str> {
+        self.0.failed()
+    }
+
+    /// Of each clone the seconds from its start to a login.
+    #[getter]
+    fn ssh_seconds(&self) -> Vec<f64> {
+        self.0.clones.iter().map(|clone| clone.ssh_seconds).collect()
+    }
+
+    /// Of each clone the seconds from its start until its k3s unit was active; None where that was not seen.
+    #[getter]
+    fn k3s_seconds(&self) -> Vec<Option<f64>> {
+        self.0.clones.iter().map(|clone| clone.k3s_seconds).collect()
+    }
+
+    /// All fields, as verify.json holds them.
+    fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let fields =
+            serde_json::to_value(&self.0).map_err(|cause| invalid_input(&format!("internal error: {cause}")))?;
+        Json(fields).into_pyobject(py)
+    }
+
+    fn __str__(&self) -> String {
+        self.0.summary()
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        (&self.0.verify_id, self.0.vmid).into_pyobject(py)?.hash()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<k3simage.VerifyReport {}: {}>", self.0.template, self.0.summary())
+    }
+}
+
+/// A checked call, before anything is read or sent.
+struct Call {
+    spec: VerifySpec,
+    client: Option<Pve>,
+    access: Access,
+    report: Option<PathBuf>,
+}
+
+/// The options beside the template and the connection.
+struct Options {
+    iso_storage: String,
+    full: bool,
+    storage: Option<String>,
+    pool: Option<String>,
+    ip_configs: Option<(String, String)>,
+    ssh_port: u16,
+    timeout: Seconds,
+}
+
+impl Call {
+    fn read(
+        py: Python<'_>,
+        template: String,
+        client: Option<&Py<Client>>,
+        options: Options,
+        report: Option<PathBuf>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let fields = match keywords {
+            Some(keywords) => keywords.copy()?,
+            None => PyDict::new(py),
+        };
+        let access = Access::take(&fields)?;
+        if let Some(name) = fields.keys().iter().next() {
+            return Err(invalid_input(&format!("verify() has no argument {name}")));
+        }
+        let client = client.map(|client| client.get().pve().clone());
+        if client.is_some() && !access.is_empty() {
+            return Err(invalid_input(
+                "client already says where and as whom: leave out url, token and the like",
+            ));
+        }
+        let wrong = |name: &str| {
+            let name = name.to_owned();
+            move |error: proxmox_client::Error| invalid_input(&format!("{name}: {error}"))
+        };
+        let mut spec = VerifySpec::new(template);
+        spec.iso_storage = options.iso_storage.parse().map_err(wrong("iso_storage"))?;
+        spec.full = options.full;
+        if let Some(storage) = options.storage {
+            spec.storage = Some(storage.parse().map_err(wrong("storage"))?);
+        }
+        if let Some(pool) = options.pool {
+            spec.pool = Some(pool.parse().map_err(wrong("pool"))?);
+        }
+        spec.ip_configs = options.ip_configs.map(|(first, second)| [first, second]);
+        spec.ssh_port = options.ssh_port;
+        let limit = options.timeout.duration("timeout")?;
+        spec.timeouts.boot = limit;
+        spec.timeouts.k3s = limit;
+        Ok(Self {
+            spec,
+            client,
+            access,
+            report,
+        })
+    }
+
+    fn start(self, on_event: Option<Py<PyAny>>) -> PyResult<Running<Report, BuildEvent>> {
+        let Self {
+            spec,
+            client,
+            access,
+            report,
+        } = self;
+        let pve = match client {
+            Some(client) => client,
+            None => access.client()?,
+        };
+        Running::undoing(on_event, |events, token| async move {
+            let mut verify = image_build::verify(&pve, spec).events(events).cancel(token);
+            if let Some(path) = report {
+                verify = verify.report(path);
+            }
+            verify.await.map_err(Failure::from)
+        })
+    }
+}
+
+/// Boots two clones of a template, compares them, removes them again, and returns what was found.
+///
+/// What the clones share, or what is not as it must be, is in the report and raises nothing: look at its `ok`. The cluster
+/// is `client`, or what `url`, `token`, `username`, `password`, `fingerprint`, `ca_file` and `insecure` say.
+///
+/// `on_event` gets each Event, in the thread that waits. If it raises, the clones are removed and its exception comes out.
+/// Ctrl-C removes the clones and then raises KeyboardInterrupt; a second one stops waiting for that.
+///
+/// Args:
+///     template: Name or vmid of the template.
+///     client: The cluster.
+///     iso_storage: Storage for the small ISO that tells the second clone to join the first.
+///     full: Copy the disks instead of cloning them linked.
+///     storage: Where the disks of full clones go.
+///     pool: Pool that the clones join.
+///     ip_configs: `ipconfig0` of the two clones, for networks without DHCP.
+///     ssh_port: Port of the clones' SSH server.
+///     timeout: How long a clone may take to its login, and k3s from there.
+///     report: A file to write the report to, as JSON.
+///     on_event: Called with each Event.
+#[pyfunction]
+#[pyo3(
+    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, on_event=None, **keywords),
+    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, on_event=None, **keywords)"
+)]
+pub(crate) fn verify(
+    py: Python<'_>,
+    template: String,
+    client: Option<Py<Client>>,
+    iso_storage: String,
+    full: bool,
+    storage: Option<String>,
+    pool: Option<String>,
+    ip_configs: Option<(String, String)>,
+    ssh_port: u16,
+    timeout: Seconds,
+    report: Option<PathBuf>,
+    on_event: Option<Py<PyAny>>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<VerifyReport> {
+    let options = Options {
+        iso_storage,
+        full,
+        storage,
+        pool,
+        ip_configs,
+        ssh_port,
+        timeout,
+    };
+    let call = Call::read(py, template, client.as_ref(), options, report, keywords)?;
+    call.start(on_event)?.wait(py).map(VerifyReport)
+}
+
+/// Boots two clones of a template and compares them, awaited: as verify(), with on_event called in the event loop's thread.
+///
+/// Cancelling the awaitable removes the clones before the cancellation is passed on; cancelling it again stops waiting.
+#[pyfunction]
+#[pyo3(
+    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, on_event=None, **keywords),
+    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, on_event=None, **keywords)"
+)]
+pub(crate) async fn verify_async(
+    template: String,
+    client: Option<Py<Client>>,
+    iso_storage: String,
+    full: bool,
+    storage: Option<String>,
+    pool: Option<String>,
+    ip_configs: Option<(String, String)>,
+    ssh_port: u16,
+    timeout: Seconds,
+    report: Option<PathBuf>,
+    on_event: Option<Py<PyAny>>,
+    keywords: Option<Py<PyDict>>,
+    #[pyo3(cancel_handle)] cancel: CancelHandle,
+) -> PyResult<VerifyReport> {
+    let options = Options {
+        iso_storage,
+        full,
+        storage,
+        pool,
+        ip_configs,
+        ssh_port,
+        timeout,
+    };
+    let call = Python::attach(|py| {
+        let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
+        Call::read(py, template, client.as_ref(), options, report, keywords)
+    })?;
+    call.start(on_event)?.drive(cancel).await.map(VerifyReport)
+}
