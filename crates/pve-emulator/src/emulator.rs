@@ -7,7 +7,7 @@ mod start;
 
 use std::fmt;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -111,6 +111,12 @@ impl Emulator {
     /// The port of every guest's SSH server; 0 when the engine has no common one.
     pub fn guest_ssh_port(&self) -> u16 {
         self.world().engine.ssh_port()
+    }
+
+    /// The address at which its guests find this machine, when they do not see it at its own: a server that listens on
+    /// 127.0.0.1 here answers a guest there.
+    pub fn host_address(&self) -> Option<Ipv4Addr> {
+        self.world().engine.host_address()
     }
 
     /// Name of the engine that runs the guests: `simulated` or `qemu`.

@@ -10,6 +10,7 @@ pub mod simulated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -91,6 +92,17 @@ pub struct Running {
     pub drive_bytes: BTreeMap<String, DriveCounters>,
     /// Whether the virtual CPUs are paused (`qmpstatus: paused`, `FACTS` 42).
     pub paused: bool,
+    /// The QEMU that runs it, when that is a real one; else the API shows the one that comes with its Proxmox VE.
+    pub qemu: Option<QemuRelease>,
+}
+
+/// A QEMU and the machine that it plays, as the API shows them of a running guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QemuRelease {
+    /// Version: `7.2.22`.
+    pub version: String,
+    /// Machine type with its version: `pc-i440fx-7.2`.
+    pub machine: String,
 }
 
 /// Cumulative counters of one drive, in bytes.
@@ -164,6 +176,11 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Port of every guest's SSH server at its address; 0 if that differs from guest to guest.
     fn ssh_port(&self) -> u16 {
         0
+    }
+
+    /// The address at which guests find this machine, when their network is not this machine's own.
+    fn host_address(&self) -> Option<Ipv4Addr> {
+        None
     }
 
     /// Takes over guests that an earlier emulator left running, and ends those whose vmid is not `configured`. Returns the

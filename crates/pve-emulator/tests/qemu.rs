@@ -37,6 +37,18 @@ async fn a_guest_lives_through_keys_resets_and_its_own_end() {
             .contains("100.pid")
     );
     assert!(before["mem"].as_u64().unwrap() > 1 << 20, "{before}");
+    // It is this machine's QEMU, whatever the emulated Proxmox VE brings along.
+    let said = std::process::Command::new("qemu-system-x86_64")
+        .arg("--version")
+        .output()
+        .unwrap();
+    let version = before["running-qemu"].as_str().unwrap();
+    assert!(
+        String::from_utf8_lossy(&said.stdout).contains(&format!("version {version} ")),
+        "{version}"
+    );
+    let release = version.rsplit_once('.').unwrap().0;
+    assert_eq!(before["running-machine"], format!("pc-i440fx-{release}"));
     cluster
         .until(100, "the boot sector's bytes", |s| s["diskread"].as_u64() >= Some(1024))
         .await;

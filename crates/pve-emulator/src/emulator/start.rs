@@ -29,7 +29,12 @@ impl EmulatorBuilder {
     /// Nothing goes on running when the future is dropped.
     pub async fn start(self) -> Result<Emulator, Error> {
         let (temporary, data_dir) = if let Some(dir) = &self.data_dir {
-            (None, dir.clone())
+            // QEMU runs in a folder of its own, where a relative path means another file.
+            let absolute = std::path::absolute(dir).map_err(|source| Error::Data {
+                path: dir.clone(),
+                source,
+            })?;
+            (None, absolute)
         } else {
             let dir = tempfile::Builder::new().prefix("pve-emulator-").tempdir();
             let dir = dir.map_err(|source| Error::Data {

@@ -149,10 +149,11 @@ async fn current(call: Call) -> Outcome {
         };
         body.insert("diskread".into(), s.diskread.into());
         body.insert("diskwrite".into(), s.diskwrite.into());
-        body.insert(
-            "running-machine".into(),
-            format!("{machine_type}-{machine}+pve0").into(),
-        );
+        let (machine, qemu) = match &running.qemu {
+            Some(real) => (real.machine.clone(), real.version.clone()),
+            None => (format!("{machine_type}-{machine}+pve0"), qemu.to_owned()),
+        };
+        body.insert("running-machine".into(), machine.into());
         body.insert("running-qemu".into(), qemu.into());
         let blocks = block_statistics(config, running);
         if !blocks.is_empty() {

@@ -139,7 +139,7 @@ async fn take_over(
         }
     }
     shared.addresses.hold(vmid, record.address);
-    let guest = Guest::new(record.facts(vmid, process, paused), qmp, Arc::clone(&shared.run));
+    let guest = Guest::new(record.facts(vmid, process, paused), qmp, Arc::clone(&shared.run)).await;
     shared.keep(&guest, events, None, Arc::clone(on_exit));
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::process::{self, Process};
 use super::programs::Programs;
 use super::qmp::{Event, Qmp, QmpError};
 use super::run_dir::{Names, RunDir};
-use super::{Accel, QemuOptions, agent, firmware};
+use super::{Accel, QemuOptions, agent, firmware, network};
 use crate::engine::{
     AgentError, ByteStream, Disks, Drive, Engine, Exit, Launch, OnExit, Powerdown, Running, SnapshotAction, StartError,
     StreamError,
@@ -229,7 +230,7 @@ impl QemuEngine {
             let done = qmp.execute("cont", json!({}), MONITOR).await;
             done.map_err(|e| failed(&mut child, format!("starting the processors: {e}")))?;
         }
-        let guest = Guest::new(facts.facts(vmid, process, command.frozen), qmp, Arc::clone(run));
+        let guest = Guest::new(facts.facts(vmid, process, command.frozen), qmp, Arc::clone(run)).await;
         unfinished.process = None;
         shared.keep(&guest, events, Some(child), Arc::clone(&launch.on_exit));
         Ok(())
@@ -281,6 +282,10 @@ impl Engine for QemuEngine {
 
     fn ssh_port(&self) -> u16 {
         self.shared.addresses.ssh_port
+    }
+
+    fn host_address(&self) -> Option<Ipv4Addr> {
+        Some(network::HOST)
     }
 
     async fn adopt(&self, configured: &BTreeSet<u32>, on_exit: OnExit) -> BTreeSet<u32> {

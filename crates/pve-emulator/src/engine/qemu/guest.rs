@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::process::Process;
 use super::qmp::{Event, Qmp, QmpError};
 use super::run_dir::{Names, RunDir};
-use crate::engine::{DriveCounters, Exit, Running};
+use crate::engine::{DriveCounters, Exit, QemuRelease, Running};
 
 /// How often counters are read. A build types its keys when the reads from a medium have begun and then settled, so they must
 /// not be old.
@@ -50,6 +50,8 @@ pub(super) struct Guest {
     pub(super) has_screen: bool,
     /// Number of the guest's processors.
     pub(super) cpus: u64,
+    /// What QEMU says that it is.
+    release: Option<QemuRelease>,
     /// One agent command at a time: QEMU serves one connection.
     pub(super) agent: tokio::sync::Mutex<()>,
     run: Arc<RunDir>,
@@ -71,7 +73,8 @@ pub(super) struct Facts {
 }
 
 impl Guest {
-    pub(super) fn new(facts: Facts, qmp: Qmp, run: Arc<RunDir>) -> Arc<Self> {
+    pub(super) async fn new(facts: Facts, qmp: Qmp, run: Arc<RunDir>) -> Arc<Self> {
+        let release = qmp.release(MONITOR).await;
         let state = State {
             paused: facts.paused,
             ..State::default()
@@ -86,6 +89,7 @@ impl Guest {
             has_agent: facts.has_agent,
             has_screen: facts.has_screen,
             cpus: facts.cpus.max(1),
+            release,
             agent: tokio::sync::Mutex::default(),
             run,
             state: Mutex::new(state),
@@ -172,6 +176,7 @@ impl Guest {
             mem_bytes: stat.map_or(0, |s| s.resident_bytes),
             drive_bytes: state.drives.clone(),
             paused: state.paused,
+            qemu: self.release.clone(),
         }
     }
 

@@ -20,6 +20,8 @@ const NETWORK: u32 = 0x7f40_0000;
 const PREFIX: u8 = 10;
 /// Addresses in it.
 const SIZE: u32 = 1 << (32 - PREFIX);
+/// Where a guest of `net0` without a fixed address finds this machine: what listens on 127.0.0.1 here answers there.
+pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Addresses tried for one guest.
 const TRIES: u32 = 64;
 
@@ -106,7 +108,7 @@ impl Lan {
         let option = parts(config, &key)?;
         let fixed = option.get("ip").filter(|ip| *ip != "dhcp");
         let Some(fixed) = fixed else {
-            let network = u32::from(Ipv4Addr::new(10, 0, 2, 0)) + (index << 8);
+            let network = (u32::from(HOST) & 0xffff_ff00) + (index << 8);
             let at = |n: u32| Ipv4Addr::from(network + n);
             return Ok(Self {
                 network: at(0),
@@ -242,7 +244,7 @@ mod tests {
             (plain.network, plain.guest),
             (Ipv4Addr::new(10, 0, 3, 0), Ipv4Addr::new(10, 0, 3, 15))
         );
-        assert_eq!(lan("ip=dhcp").unwrap().host, Ipv4Addr::new(10, 0, 2, 2));
+        assert_eq!(lan("ip=dhcp").unwrap().host, HOST);
         let fixed = lan("ip=192.0.2.2/24,gw=192.0.2.1").unwrap();
         assert_eq!(
             (fixed.network, fixed.host, fixed.dns, fixed.guest),

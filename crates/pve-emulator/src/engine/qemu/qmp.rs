@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::engine::QemuRelease;
+
 /// Most bytes of one line. The longest real ones are lists of commands and types, some 200 KiB.
 const MAX_LINE: usize = 16 << 20;
 
@@ -44,6 +46,8 @@ pub(super) struct Qmp {
     writer: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     waiting: Waiting,
     next: AtomicU64,
+    /// QEMU's version, from its greeting.
+    version: String,
 }
 
 impl std::fmt::Debug for Qmp {
@@ -66,18 +70,32 @@ impl Qmp {
         let (greeted, greeting) = oneshot::channel();
         let waiting = Waiting::default();
         tokio::spawn(read(BufReader::new(reader), Arc::clone(&waiting), events, greeted));
+        let greeting = tokio::time::timeout(limit, greeting)
+            .await
+            .map_err(|_| QmpError::Timeout)?
+            .map_err(|_| QmpError::Closed)?;
+        let version = &greeting["version"]["qemu"];
+        tracing::debug!(%version, "QEMU greets");
         let qmp = Self {
             writer: tokio::sync::Mutex::new(Box::new(writer)),
             waiting,
             next: AtomicU64::new(1),
+            version: ["major", "minor", "micro"]
+                .map(|part| version[part].to_string())
+                .join("."),
         };
-        let version = tokio::time::timeout(limit, greeting)
-            .await
-            .map_err(|_| QmpError::Timeout)?
-            .map_err(|_| QmpError::Closed)?;
-        tracing::debug!(version = %version["version"]["qemu"], "QEMU greets");
         qmp.execute("qmp_capabilities", json!({}), limit).await?;
         Ok((qmp, receiver))
+    }
+
+    /// Version and machine, as QEMU itself tells them; `None` when it does not.
+    pub(super) async fn release(&self, limit: Duration) -> Option<QemuRelease> {
+        let ask = json!({ "path": "/machine", "property": "type" });
+        let kind = self.execute("qom-get", ask, limit).await.ok()?;
+        Some(QemuRelease {
+            version: self.version.clone(),
+            machine: kind.as_str()?.trim_end_matches("-machine").to_owned(),
+        })
     }
 
     /// Carries out one command.

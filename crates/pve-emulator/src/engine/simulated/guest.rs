@@ -534,6 +534,7 @@ impl Guest {
             mem_bytes: (configured << 20) * memory_percent(state) / 100,
             drive_bytes,
             paused,
+            qemu: None,
         }
     }
 
