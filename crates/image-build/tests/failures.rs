@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Lab, finished, story};
-use image_build::spec::{OnError, ProvisionerSpec, ShellSpec, Timeouts};
+use image_build::spec::{CommunicatorKind, OnError, ProvisionerSpec, ShellSpec, Timeouts};
 use image_build::{Error, EventKind, ImageSpec};
 use proxmox_client::{CreateVm, Vmid};
 use pve_emulator::FaultAction;
@@ -202,7 +202,7 @@ async fn what_goes_wrong_in_the_guest_is_named_in_time() {
                 "provision failed",
                 "running os-update.sh",
                 "lost while",
-                "reboots the guest",
+                "expect_disconnect",
             ],
         ),
     ];
@@ -211,6 +211,42 @@ async fn what_goes_wrong_in_the_guest_is_named_in_time() {
         let text = with_fault(kind, 2).await;
         for part in parts {
             assert!(text.contains(part), "{what}: `{part}` is not in `{text}`");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_may_reboot_the_guest_is_gone_on_from() {
+    for kind in [CommunicatorKind::Ssh, CommunicatorKind::Agent] {
+        let lab = Lab::start().await;
+        lab.guests.inject(Fault::once(FaultKind::ScriptReboots {
+            script: "restart.sh".to_owned(),
+        }));
+        let script = |name: &str| ShellSpec::new(name, "#!/bin/bash\nexit 0\n");
+        let mut spec = lab
+            .spec()
+            .provisioners(vec![
+                ProvisionerSpec::Shell(script("restart.sh").expect_disconnect()),
+                ProvisionerSpec::Shell(script("after.sh")),
+                // Allowed to, and does not.
+                ProvisionerSpec::Shell(script("calm.sh").expect_disconnect()),
+            ])
+            .build()
+            .unwrap();
+        spec.communicator.kind = kind;
+        let (ended, seen) = lab.build(spec).await;
+        ended.unwrap_or_else(|error| panic!("{kind}: {}\n{}", error.chain(), story(&seen)));
+        let summary = seen.iter().find_map(|event| match &event.kind {
+            EventKind::StepFinished { step, summary, .. } if step == "provision" => Some(summary.clone()),
+            _ => None,
+        });
+        let summary = format!("{summary:?}");
+        for part in [
+            "restart.sh, which ended the connection, rebooted in",
+            "after.sh, 0 lines",
+            "calm.sh, 0 lines",
+        ] {
+            assert!(summary.contains(part), "{kind}: {part}: {summary}");
         }
     }
 }

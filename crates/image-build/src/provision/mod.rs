@@ -58,6 +58,11 @@ pub trait Provisioner: fmt::Debug + Send + Sync {
     /// Its name, for events and errors: `k3s-install.sh`.
     fn name(&self) -> &str;
 
+    /// Whether it may end the connection, as by a reboot; it then returns without an error when that happens.
+    fn expects_disconnect(&self) -> bool {
+        false
+    }
+
     /// Does it; the summary is a few words for people.
     async fn provision(&self, workplace: &Workplace<'_>) -> Result<String, Error>;
 }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Provisioner, Workplace};
 use crate::Error;
-use crate::communicator::{Command, OutputStream, Source, Upload};
+use crate::communicator::{Command, CommunicatorError, OutputStream, Source, Upload};
 use crate::spec::{EnvValue, ShellSpec};
 
 /// How many of a failed script's last lines its error carries.
@@ -40,6 +40,8 @@ pub struct ShellProvisioner {
     pub masked: Vec<SecretString>,
     /// How long it may run; no limit when `None`.
     pub timeout: Option<Duration>,
+    /// Whether it may end the connection: what it was doing then counts as done.
+    pub expect_disconnect: bool,
 }
 
 /// The line with every secret in it masked, as Packer shows it: `set -x` in a script prints them.
@@ -80,6 +82,7 @@ impl ShellProvisioner {
                 })
                 .collect(),
             timeout: Some(spec.timeout),
+            expect_disconnect: spec.expect_disconnect,
         }
     }
 
@@ -128,6 +131,10 @@ impl ShellProvisioner {
 impl Provisioner for ShellProvisioner {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn expects_disconnect(&self) -> bool {
+        self.expect_disconnect
     }
 
     async fn provision(&self, at: &Workplace<'_>) -> Result<String, Error> {
@@ -183,9 +190,12 @@ impl Provisioner for ShellProvisioner {
                 .map(|tail| tail.iter().cloned().collect())
                 .unwrap_or_default()
         };
+        if self.expect_disconnect && ended.as_ref().is_err_and(CommunicatorError::is_lost) {
+            return Ok(format!("{}, which ended the connection", self.name));
+        }
         let status = ended.map_err(|error| {
             let hint = if error.is_lost() {
-                " (a script that reboots the guest cuts its own connection)"
+                " (a script that reboots the guest is to be listed in expect_disconnect)"
             } else {
                 ""
             };
@@ -247,6 +257,7 @@ mod tests {
                 .collect(),
             masked: Vec::new(),
             timeout: None,
+            expect_disconnect: false,
         }
     }
 

@@ -38,6 +38,9 @@ pub struct ShellSpec {
     pub env: Vec<(String, EnvValue)>,
     /// How long it may run.
     pub timeout: Duration,
+    /// Whether it may end the connection, as by a reboot: the build then waits until the guest answers again, and goes on
+    /// with what comes next. The script itself is not run again. Packer's word for it.
+    pub expect_disconnect: bool,
 }
 
 impl ShellSpec {
@@ -49,7 +52,15 @@ impl ShellSpec {
             env: Vec::new(),
             // A full dnf update over a slow mirror is the longest of the embedded scripts.
             timeout: Duration::from_secs(30 * 60),
+            expect_disconnect: false,
         }
+    }
+
+    /// Lets it end the connection, as by a reboot.
+    #[must_use]
+    pub fn expect_disconnect(mut self) -> Self {
+        self.expect_disconnect = true;
+        self
     }
 
     /// Adds a variable.

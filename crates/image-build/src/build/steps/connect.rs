@@ -35,40 +35,9 @@ impl Step<Context> for Connect {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
-        if goes_by_agent(&context.spec) {
-            let communicator = open_agent(context).await?;
-            let why = if context.spec.communicator.kind == CommunicatorKind::Auto {
-                ", as the vm has no network"
-            } else {
-                ""
-            };
-            let summary = format!("{}{why}", communicator.describe());
-            context.communicator = Some(Arc::new(communicator));
-            return Ok(summary);
-        }
-        let begun = Instant::now();
-        let (host, source) = match context.spec.communicator.ssh.host.clone() {
-            Some(host) => (host, "as set in ssh_host"),
-            None => (address_from_agent(context).await?, "address from the guest agent"),
-        };
-        let ssh = &context.spec.communicator.ssh;
-        let keys = context.keys()?;
-        let auth = match &ssh.password {
-            Some(password) => SshAuth::Password(password.clone()),
-            None => SshAuth::Key(keys.login()),
-        };
-        let target = SshTarget {
-            host,
-            port: ssh.port,
-            user: ssh.username.clone(),
-            auth,
-            host_key: keys.host_public().clone(),
-            attempt_timeout: ATTEMPT_LIMIT,
-        };
-        let left = ssh.timeout.saturating_sub(begun.elapsed());
-        let communicator = log_in(context, &target, left).await?;
-        let summary = format!("{}, {source}, host key as planned", communicator.describe());
-        context.communicator = Some(Arc::new(communicator));
+        let limit = context.spec.communicator.ssh.timeout;
+        let (communicator, summary) = open(context, limit).await?;
+        context.communicator = Some(communicator);
         Ok(summary)
     }
 
@@ -80,11 +49,50 @@ impl Step<Context> for Connect {
     }
 }
 
+/// Opens the way that the spec asks for, waiting for it until the limit; says which and how.
+pub(super) async fn open(context: &Context, limit: Duration) -> Result<(Arc<dyn Communicator>, String), Error> {
+    if goes_by_agent(&context.spec) {
+        let communicator = open_agent(context, limit).await?;
+        let why = if context.spec.communicator.kind == CommunicatorKind::Auto {
+            ", as the vm has no network"
+        } else {
+            ""
+        };
+        let summary = format!("{}{why}", communicator.describe());
+        return Ok((Arc::new(communicator), summary));
+    }
+    let begun = Instant::now();
+    let (host, source) = match context.spec.communicator.ssh.host.clone() {
+        Some(host) => (host, "as set in ssh_host"),
+        None => (
+            address_from_agent(context, limit).await?,
+            "address from the guest agent",
+        ),
+    };
+    let ssh = &context.spec.communicator.ssh;
+    let keys = context.keys()?;
+    let auth = match &ssh.password {
+        Some(password) => SshAuth::Password(password.clone()),
+        None => SshAuth::Key(keys.login()),
+    };
+    let target = SshTarget {
+        host,
+        port: ssh.port,
+        user: ssh.username.clone(),
+        auth,
+        host_key: keys.host_public().clone(),
+        attempt_timeout: ATTEMPT_LIMIT,
+    };
+    let communicator = log_in(context, &target, limit.saturating_sub(begun.elapsed())).await?;
+    let summary = format!("{}, {source}, host key as planned", communicator.describe());
+    Ok((Arc::new(communicator), summary))
+}
+
 /// Waits until the guest agent answers and runs commands.
-async fn open_agent(context: &Context) -> Result<AgentCommunicator, Error> {
+async fn open_agent(context: &Context, limit: Duration) -> Result<AgentCommunicator, Error> {
     let vmid = context.vmid()?;
     let what = format!("an answer of the guest agent of vm {vmid}");
-    let mut pace = Pace::new(&what, context.spec.communicator.ssh.timeout, &context.cancel)
+    let mut pace = Pace::new(&what, limit, &context.cancel)
         .telling(&context.emitter)
         .watching(&context.console);
     loop {
@@ -93,6 +101,11 @@ async fn open_agent(context: &Context) -> Result<AgentCommunicator, Error> {
             Ok(communicator) => return Ok(communicator),
             Err(error) => error,
         };
+        if matches!(error, CommunicatorError::Lost { .. }) {
+            // Restarted in the middle of its first command.
+            pace.pause(AGENT_SILENT).await?;
+            continue;
+        }
         let CommunicatorError::Agent { source, .. } = &error else {
             return Err(Error::guest(format!("opening the agent of vm {vmid}"))(error));
         };
@@ -127,7 +140,7 @@ fn stopped(vmid: Vmid, what: &str) -> Error {
 }
 
 /// Asks the guest agent until it names an address of `net0`.
-async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
+async fn address_from_agent(context: &Context, limit: Duration) -> Result<String, Error> {
     let vm = context.vm()?;
     let vmid = context.vmid()?;
     let config = vm
@@ -145,13 +158,9 @@ async fn address_from_agent(context: &mut Context) -> Result<String, Error> {
         });
     }
 
-    let mut pace = Pace::new(
-        "the guest agent's report of an address",
-        context.spec.communicator.ssh.timeout,
-        &context.cancel,
-    )
-    .telling(&context.emitter)
-    .watching(&context.console);
+    let mut pace = Pace::new("the guest agent's report of an address", limit, &context.cancel)
+        .telling(&context.emitter)
+        .watching(&context.console);
     loop {
         let seen = match vm.agent().network_interfaces().await {
             Ok(interfaces) => {

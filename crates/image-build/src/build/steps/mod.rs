@@ -1,5 +1,6 @@
 //! The steps of a build, one file each.
 
+mod come_back;
 mod connect;
 mod create;
 mod finalise;

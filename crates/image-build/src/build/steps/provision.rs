@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use super::come_back::{Boot, come_back, powered_off};
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::event::Unit;
@@ -34,7 +35,18 @@ impl Step<Context> for Provision {
             context
                 .emitter
                 .progress(done as u64, Some(total), Unit::Items, provisioner.name());
-            summaries.push(run_one(context, provisioner.as_ref(), false).await?);
+            let before = if provisioner.expects_disconnect() {
+                Some(Boot::of(context).await?)
+            } else {
+                None
+            };
+            let mut summary = run_one(context, provisioner.as_ref(), false).await?;
+            if let Some(before) = before
+                && let Some(after) = come_back(context, provisioner.name(), &before).await?
+            {
+                summary = format!("{summary}, {after}");
+            }
+            summaries.push(summary);
         }
         Ok(if summaries.is_empty() {
             "nothing to do".to_owned()
@@ -110,9 +122,16 @@ pub(super) async fn run_one(context: &Context, provisioner: &dyn Provisioner, is
         on_line: &on_line,
     };
     // The provisioner ends by itself when the build is cancelled.
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
         done = provisioner.provision(&workplace) => done,
         reason = context.console.lost() => Err(Error::Impossible { what: name.clone(), reason }),
+    };
+    // A connection that broke is a symptom; a guest that is not there any more is the cause.
+    if let Err(Error::Guest { attempt, .. }) = &ended
+        && context.vm_status().await?.is_stopped()
+    {
+        return Err(powered_off(context, attempt)?);
     }
+    ended
 }
