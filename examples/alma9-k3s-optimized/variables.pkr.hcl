@@ -107,6 +107,12 @@ variable "alma_iso_storage_pool" {
   description = "Storage for ISO files: the one that is fetched or uploaded, and the build's own small one"
 }
 
+variable "alma_mirror_url" {
+  type        = string
+  default     = ""
+  description = "Mirror of AlmaLinux, the folder that holds BaseOS and AppStream; empty takes the project's own list of mirrors"
+}
+
 # Virtual machine ------------------------------------------------------------------------------------------------------
 
 variable "vm_id" {

@@ -7,7 +7,7 @@ from pykickstart.version import RHEL9, makeVersion
 from standin import cmdline, kickstart, payload, source
 from standin.errors import Fatal, Question
 
-EXAMPLE = (STAND_IN.parent / "examples/alma9-k3s-optimized/http/ks.cfg").read_text()
+EXAMPLE = (STAND_IN.parent / "kickstart/alma9.ks.cfg").read_text()
 
 
 def test_the_example_is_carried_out_whole() -> None:

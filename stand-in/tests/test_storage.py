@@ -9,7 +9,7 @@ from standin.errors import Fatal, Question
 from standin.machine import DryMachine
 
 REPO = STAND_IN.parent
-EXAMPLE = (REPO / "examples/alma9-k3s-optimized/http/ks.cfg").read_text()
+EXAMPLE = (REPO / "kickstart/alma9.ks.cfg").read_text()
 GPT = {"bios": "21686148-6449-6E6F-744E-656564454649", "efi": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "linux": "0FC63DAF-8483-4772-8E79-3D69D8477DE4"}
 CLEAN = "zerombr\nclearpart --all --initlabel --disklabel=gpt\nbootloader --timeout=1\n"
 

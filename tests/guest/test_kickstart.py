@@ -9,13 +9,14 @@ from conftest import REPO
 from pykickstart.parser import KickstartParser
 from pykickstart.version import RHEL9, makeVersion
 
-EXAMPLE = REPO / "examples/alma9-k3s-optimized/http/ks.cfg"
+EXAMPLE = REPO / "examples/alma9-k3s-optimized/http/ks.cfg.j2"
+PLAIN = REPO / "kickstart/alma9.ks.cfg"
 TEMPLATE = REPO / "kickstart/alma9.ks.cfg.j2"
 
 
-def rendered(**values: str) -> str:
+def rendered(template: Path = TEMPLATE, **values: str) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    return environment.from_string(TEMPLATE.read_text()).render(**values)
+    return environment.from_string(template.read_text()).render(**values)
 
 
 def parsed(text: str):
@@ -25,10 +26,11 @@ def parsed(text: str):
 
 
 TEXTS = {
-    "example": EXAMPLE.read_text(),
+    "example": rendered(EXAMPLE, alma_mirror_url=""),
+    "example with a mirror": rendered(EXAMPLE, alma_mirror_url="https://mirror.lan/alma/9"),
     "template": rendered(),
     "template with values": rendered(
-        ks_lang="de_DE.UTF-8", ks_keyboard="de", ks_timezone="Europe/Vienna", ks_mirror_url="https://mirror.lan/alma/9", ks_root_fs="ext4"
+        ks_lang="de_DE.UTF-8", ks_keyboard="de", ks_timezone="Europe/Vienna", alma_mirror_url="https://mirror.lan/alma/9", ks_root_fs="ext4"
     ),
 }
 
@@ -70,16 +72,29 @@ def test_one_disk_for_either_firmware_without_swap(text: str) -> None:
     assert "console=ttyS0" in ks.handler.bootloader.appendLine
 
 
+def test_the_example_without_a_mirror_is_the_plain_kickstart() -> None:
+    assert TEXTS["example"] == PLAIN.read_text()
+
+
+def test_a_mirror_takes_the_place_of_the_projects_own_list() -> None:
+    repos = {repo.name: repo for repo in parsed(TEXTS["example with a mirror"]).handler.repo.repoList}
+    assert {name: repo.baseurl for name, repo in repos.items()} == {
+        "BaseOS": "https://mirror.lan/alma/9/BaseOS/x86_64/os/",
+        "AppStream": "https://mirror.lan/alma/9/AppStream/x86_64/os/",
+    }
+    assert not any(repo.mirrorlist for repo in repos.values())
+
+
 def test_the_template_without_values_is_the_example() -> None:
     def commands(text: str) -> list[str]:
         return [line.replace('"', "") for line in text.splitlines() if line and not line.startswith("#")]
 
-    assert commands(rendered()) == commands(EXAMPLE.read_text())
+    assert commands(rendered()) == commands(PLAIN.read_text())
 
 
 @pytest.mark.parametrize("value", ["x\nrootpw --plaintext open", 'x" --nontp "', "x # y", "x\r%post", "ünï", "%end"])
 def test_a_value_stays_one_word_on_its_line(value: str) -> None:
-    text = rendered(ks_timezone=value, ks_mirror_url=value)
+    text = rendered(ks_timezone=value, alma_mirror_url=value)
     assert len(text.splitlines()) == len(rendered().splitlines())
     ks = parsed(text)
     assert ks.handler.rootpw.lock

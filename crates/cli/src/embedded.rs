@@ -1,9 +1,10 @@
 //! The embedded emulator as the cluster of one build: what the folder asks for is there, the pipeline is the same.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use image_build::spec::{ImageSpec, IsoSource};
+use image_build::spec::{Delivery, ImageSpec, IsoSource};
 use image_build::{Connection, Credentials, TlsTrust};
 use pve_emulator::engine::qemu::{Accel, QemuOptions};
 use pve_emulator::{Emulator, StorageSpec, Timing};
@@ -94,6 +95,12 @@ pub(crate) fn connect(spec: &mut ImageSpec, emulator: &Emulator) -> Result<Conne
     spec.communicator.ssh.port = emulator.guest_ssh_port();
     // An address of the user's own network leads nowhere here; the guest agent tells the simulated one.
     spec.communicator.ssh.host = None;
+    if let (Some(host), Delivery::Http { bind, announce, .. }) = (emulator.host_address(), &mut spec.installer.delivery)
+    {
+        // Guests reach what listens on loopback, and nobody else has to.
+        *bind = Some(Ipv4Addr::LOCALHOST.into());
+        *announce = Some(host.into());
+    }
     connection(emulator)
 }
 
@@ -115,14 +122,16 @@ pub(crate) fn connection(emulator: &Emulator) -> Result<Connection, Box<Problem>
 }
 
 /// The variables that point a template folder to `emulator`.
-pub(crate) fn variables(emulator: &Emulator) -> [(&'static str, String); 5] {
-    [
+pub(crate) fn variables(emulator: &Emulator) -> Vec<(&'static str, String)> {
+    let mut variables = vec![
         ("proxmox_url", emulator.url()),
         ("proxmox_username", emulator.token_id().to_owned()),
         ("proxmox_token", emulator.token_secret().to_owned()),
         ("proxmox_fingerprint", emulator.fingerprint().to_owned()),
         ("ssh_port", emulator.guest_ssh_port().to_string()),
-    ]
+    ];
+    variables.extend(emulator.host_address().map(|host| ("http_address", host.to_string())));
+    variables
 }
 
 /// The storages of a plain Proxmox VE, and those that the spec names beside them.

@@ -22,7 +22,7 @@ fn init_says_what_to_do_next() {
     run(&["init", dir]).expect(
         0,
         &[
-            "http/ks.cfg",
+            "http/ks.cfg.j2",
             &format!("k3simage validate {dir}"),
             &format!("k3simage plan {dir}"),
             &format!("k3simage build {dir} --emulator"),
@@ -34,9 +34,9 @@ fn init_says_what_to_do_next() {
 #[test]
 fn init_overwrites_nothing() {
     let folder = Folder::new();
-    let file = folder.dir.join("http/ks.cfg");
+    let file = folder.dir.join("http/ks.cfg.j2");
     std::fs::write(&file, "mine").unwrap();
-    run(&["init", folder.path()]).expect(2, &["http/ks.cfg", "nothing was written"]);
+    run(&["init", folder.path()]).expect(2, &["http/ks.cfg.j2", "nothing was written"]);
     assert_eq!(std::fs::read_to_string(file).unwrap(), "mine");
 }
 
@@ -119,8 +119,8 @@ fn the_last_of_var_and_var_file_wins() {
 #[test]
 fn a_kickstart_without_the_agent_is_refused_while_the_address_must_come_from_it() {
     let folder = Folder::new();
-    folder.edit("http/ks.cfg", "qemu-guest-agent", "nano");
-    run(&["validate", folder.path()]).expect(2, &["http/ks.cfg", "%packages", "qemu-guest-agent", "ssh_host"]);
+    folder.edit("http/ks.cfg.j2", "qemu-guest-agent", "nano");
+    run(&["validate", folder.path()]).expect(2, &["http/ks.cfg.j2", "%packages", "qemu-guest-agent", "ssh_host"]);
     run(&["validate", folder.path(), "-var", "ssh_host=10.23.45.99"]).expect(0, &["is sound"]);
 }
 

@@ -9,6 +9,8 @@ use anyhow::Context as _;
 use image_build::kickstart::{
     BuildBlock, HostKey, InstallSource, Kickstart, KickstartText, Network, PostScript, Repo, User,
 };
+use image_build::spec::KickstartSource;
+use image_build::{Inputs, TemplateFolder};
 use secrecy::SecretString;
 
 fn main() -> anyhow::Result<()> {
@@ -29,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     for (name, text) in [
         ("preset.ks.cfg", Kickstart::default().render()?),
         ("unusual.ks.cfg", unusual().render()?),
-        ("folder.ks.cfg", KickstartText::new(folder_kickstart()?)),
+        ("folder.ks.cfg", folder_kickstart()?),
     ] {
         let path = folder.join(name);
         std::fs::write(&path, text.with_build_block(&block)?.expose()).with_context(|| path.display().to_string())?;
@@ -37,11 +39,16 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn folder_kickstart() -> anyhow::Result<&'static str> {
-    let asset = image_build::assets::TEMPLATE_FOLDER
-        .iter()
-        .find(|asset| asset.path == "http/ks.cfg");
-    Ok(asset.context("the library carries a kickstart")?.text)
+/// What a folder's own kickstart becomes, as a build reads it.
+fn folder_kickstart() -> anyhow::Result<KickstartText> {
+    let folder = std::env::temp_dir().join(format!("render-kickstart-{}", std::process::id()));
+    image_build::assets::init(&folder)?;
+    let loaded = TemplateFolder::load(&folder, &Inputs::new());
+    std::fs::remove_dir_all(&folder)?;
+    match loaded?.spec.installer.kickstart {
+        KickstartSource::Text { text, .. } => Ok(text),
+        _ => anyhow::bail!("the folder's kickstart is no text"),
+    }
 }
 
 fn unusual() -> Kickstart {

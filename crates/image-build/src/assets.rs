@@ -31,7 +31,7 @@ macro_rules! assets {
 pub const TEMPLATE_FOLDER: &[Asset] = assets! {
     "variables.pkr.hcl" from "examples/alma9-k3s-optimized/variables.pkr.hcl";
     "variables.auto.pkrvars.hcl" from "examples/alma9-k3s-optimized/variables.auto.pkrvars.hcl";
-    "http/ks.cfg" from "examples/alma9-k3s-optimized/http/ks.cfg";
+    "http/ks.cfg.j2" from "examples/alma9-k3s-optimized/http/ks.cfg.j2";
     "scripts/os-update.sh" from "scripts/os-update.sh" executable;
     "scripts/guest-agent.sh" from "scripts/guest-agent.sh" executable;
     "scripts/k3s-install.sh" from "scripts/k3s-install.sh" executable;
@@ -39,7 +39,7 @@ pub const TEMPLATE_FOLDER: &[Asset] = assets! {
     "scripts/seal.sh" from "scripts/seal.sh" executable;
 };
 
-/// A kickstart with values to set, for a folder that wants more than the plain one.
+/// A kickstart with more values to set, for a folder that wants to change more than the mirror.
 pub const KICKSTART_TEMPLATE: Asset = Asset {
     path: "http/ks.cfg.j2",
     text: include_str!("../../../kickstart/alma9.ks.cfg.j2"),
@@ -116,11 +116,11 @@ mod tests {
                 assert_eq!(mode & 0o100 != 0, asset.executable, "{}", asset.path);
             }
         }
-        std::fs::remove_file(dir.join("http/ks.cfg")).unwrap();
+        std::fs::remove_file(dir.join("http/ks.cfg.j2")).unwrap();
         let error = init(&dir).unwrap_err().to_string();
         assert!(error.contains("variables.pkr.hcl"), "{error}");
         assert!(
-            !dir.join("http/ks.cfg").exists(),
+            !dir.join("http/ks.cfg.j2").exists(),
             "nothing may be written when a file exists"
         );
     }
@@ -128,6 +128,6 @@ mod tests {
     #[test]
     fn scripts_are_found_by_name() {
         assert!(script("seal.sh").unwrap().starts_with("#!/usr/bin/env bash"));
-        assert_eq!(script("http/ks.cfg"), None);
+        assert_eq!(script("http/ks.cfg.j2"), None);
     }
 }

@@ -197,6 +197,7 @@ mod tests {
     #[test]
     fn every_boot_command_can_be_typed() {
         let http = Delivery::Http {
+            announce: None,
             bind: None,
             ports: 8000..=9000,
         };

@@ -66,6 +66,7 @@ async fn the_installed_system_is_heard() {
 fn speaking(lab: &Lab) -> ImageSpecBuilder {
     lab.spec()
         .delivery(Delivery::Http {
+            announce: None,
             bind: Some("127.0.0.1".parse().expect("an address")),
             ports: 20000..=60000,
         })

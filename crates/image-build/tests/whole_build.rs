@@ -172,6 +172,7 @@ async fn a_typed_boot_command_fetches_the_kickstart_over_http() {
     let lab = Lab::start().await;
     for (vmid, bios) in [(9000, Bios::SeaBios), (9001, Bios::Ovmf)] {
         let delivery = Delivery::Http {
+            announce: None,
             bind: Some(Ipv4Addr::LOCALHOST.into()),
             ports: 20_000..=60_000,
         };

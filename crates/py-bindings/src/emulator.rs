@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proxmox_client::{Auth, Client as Pve, Tls};
+use pve_emulator::engine::qemu::QemuOptions;
 use pve_emulator::engine::simulated::{Fault, FaultKind};
 use pve_emulator::{
     Emulator as Server, EmulatorBuilder, FaultAction, FaultPlan, NodeHandle, StorageSpec, TaskFault, Timing, node_names,
@@ -32,6 +33,8 @@ use crate::seconds::Seconds;
 ///     listen: Address of the first node, "127.0.0.1:8006"; port 0 takes a free one.
 ///     pve_version: The version to answer as, "9.2".
 ///     faults: A faults file.
+///     engine: "simulated", or "qemu" for real VMs: QEMU processes on this machine, whose time is real whatever `timing` says.
+///     accel: "kvm" or "tcg" for them; without it KVM where it works.
 #[pyclass(frozen, module = "k3simage")]
 pub(crate) struct Emulator {
     timing: Timing,
@@ -41,6 +44,7 @@ pub(crate) struct Emulator {
     listen: SocketAddr,
     pve_version: Option<String>,
     faults: FaultPlan,
+    qemu: Option<QemuOptions>,
     server: Mutex<Option<Server>>,
 }
 
@@ -109,6 +113,9 @@ impl Emulator {
         }
         if let Some(dir) = &self.data_dir {
             builder = builder.data_dir(dir);
+        }
+        if let Some(options) = &self.qemu {
+            builder = builder.qemu(options.clone());
         }
         Ok(builder)
     }
@@ -181,10 +188,10 @@ impl Emulator {
     #[pyo3(
         signature = (
             *, timing=Speed::Word(String::from("instant")), nodes=None, storages=None, data_dir=None,
-            listen="127.0.0.1:0", pve_version=None, faults=None
+            listen="127.0.0.1:0", pve_version=None, faults=None, engine="simulated", accel=None
         ),
         text_signature = "(*, timing=\"instant\", nodes=None, storages=None, data_dir=None, listen=\"127.0.0.1:0\", \
-                          pve_version=None, faults=None)"
+                          pve_version=None, faults=None, engine=\"simulated\", accel=None)"
     )]
     fn py_new(
         timing: Speed,
@@ -194,6 +201,8 @@ impl Emulator {
         listen: &str,
         pve_version: Option<String>,
         faults: Option<PathBuf>,
+        engine: &str,
+        accel: Option<&str>,
     ) -> PyResult<Self> {
         let nodes = match nodes {
             None => None,
@@ -212,7 +221,23 @@ impl Emulator {
                 "listen {listen:?}: give an address and a port, \"127.0.0.1:8006\""
             ))
         })?;
+        let qemu = match (engine, accel) {
+            ("simulated", None) => None,
+            ("qemu", accel) => Some(QemuOptions {
+                accel: accel
+                    .map(|name| name.parse().map_err(|error: String| invalid_input(&error)))
+                    .transpose()?,
+                ..QemuOptions::default()
+            }),
+            ("simulated", Some(_)) => return Err(invalid_input("accel belongs to engine=\"qemu\"")),
+            (other, _) => {
+                return Err(invalid_input(&format!(
+                    "engine {other:?}: give \"simulated\" or \"qemu\""
+                )));
+            }
+        };
         Ok(Self {
+            qemu,
             timing: timing.timing()?,
             nodes,
             storages: storages.map(storages_with).transpose()?,
@@ -257,7 +282,11 @@ impl Emulator {
             variables.set_item("proxmox_username", server.token_id())?;
             variables.set_item("proxmox_token", server.token_secret())?;
             variables.set_item("proxmox_fingerprint", server.fingerprint())?;
-            variables.set_item("ssh_port", server.guest_ssh_port())
+            variables.set_item("ssh_port", server.guest_ssh_port())?;
+            match server.host_address() {
+                Some(host) => variables.set_item("http_address", host.to_string()),
+                None => Ok(()),
+            }
         })??;
         Ok(variables)
     }

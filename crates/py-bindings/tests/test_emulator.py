@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import k3simage
 import pytest
@@ -43,6 +45,31 @@ def test_it_cannot_run_twice() -> None:
         pve,
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"engine": "xen"}, "simulated"),
+        ({"accel": "kvm"}, "belongs to engine"),
+        ({"engine": "qemu", "accel": "hvf"}, "hvf"),
+    ],
+)
+def test_a_bad_engine(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(k3simage.InvalidInputError, match=says):
+        k3simage.Emulator(**values)
+
+
+def test_real_guests(tmp_path: Path) -> None:
+    """No VM is needed to see which engine it is; QEMU is, and its lack is said at the start."""
+    emulator = k3simage.Emulator(engine="qemu", accel="tcg", data_dir=tmp_path)
+    if shutil.which("qemu-system-x86_64") is None or shutil.which("qemu-img") is None:
+        with pytest.raises(k3simage.Error, match="apt-get install qemu"), emulator:
+            raise AssertionError("it runs without QEMU")
+        return
+    with emulator as pve:
+        assert pve.variables["http_address"] == "10.0.2.2"
+        assert (tmp_path / "run/ssh-port").read_text() == str(pve.guest_ssh_port)
 
 
 @pytest.mark.parametrize("timing", ["slow", 0, -1.0, float("nan"), float("inf")])

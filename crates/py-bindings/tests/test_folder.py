@@ -13,7 +13,7 @@ TOKEN = {"proxmox_token": "5ec2e7c0-0000-4000-8000-c0ffee000001"}
 def test_init_writes_a_valid_folder(tmp_path: Path) -> None:
     written = k3simage.init(tmp_path / "image")
     names = {path.name for path in written}
-    assert {"variables.pkr.hcl", "variables.auto.pkrvars.hcl", "ks.cfg", "k3s-install.sh", "seal.sh"} <= names
+    assert {"variables.pkr.hcl", "variables.auto.pkrvars.hcl", "ks.cfg.j2", "k3s-install.sh", "seal.sh"} <= names
     assert all(finding.level == "warning" for finding in k3simage.validate(tmp_path / "image", variables=TOKEN))
 
 

@@ -19,7 +19,7 @@ use crate::spec::{
     Bios, CommunicatorKind, Delivery, Disk, DiskFormat, ImageSpec, K3s, K3sRole, KickstartSource, Nic, OnError,
     ProvisionerSpec, ShellSpec, TemplateName,
 };
-use crate::variables::{Reader, Values};
+use crate::variables::{KICKSTART_TEMPLATE as TEMPLATE, Reader, Values};
 
 /// Reads the image; `None` when so much is wrong that it cannot be described, which is noted then.
 pub(super) fn read(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Result<Option<ImageSpec>, Error> {
@@ -167,9 +167,19 @@ fn delivery(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
             let bind = reader
                 .parse::<IpAddr>("http_bind_address")
                 .filter(|address| !address.is_unspecified());
+            let announce = reader.parse::<IpAddr>("http_address");
+            if announce.is_some_and(|address| address.is_unspecified()) {
+                let help = "http_bind_address is where to listen; leave http_address empty unless a NAT lies between"
+                    .to_owned();
+                reader.error("http_address", "it is no address that a guest can ask", Some(help));
+            }
             let from = reader.number("http_port_min").unwrap_or(8000);
             let to = reader.number("http_port_max").unwrap_or(9000);
-            spec.installer.delivery = Delivery::Http { bind, ports: from..=to };
+            spec.installer.delivery = Delivery::Http {
+                bind,
+                ports: from..=to,
+                announce,
+            };
         }
         Some(other) => {
             reader.error(
@@ -221,13 +231,26 @@ fn scripts(dir: &Path, spec: &mut ImageSpec, reader: &mut Reader<'_>) -> Result<
     }
     let environment = preset::environment(&k3s, &options);
     let listed = reader.texts("scripts");
+    let limit = reader.duration("script_timeout");
+    let disconnecting = reader.texts("expect_disconnect");
+    for name in disconnecting.iter().filter(|name| !listed.contains(name)) {
+        let near = crate::diagnostic::nearest(name, listed.iter().map(String::as_str));
+        let help = near.first().map(|near| format!("did you mean {near}?"));
+        reader.error(
+            "expect_disconnect",
+            format!("{name} is none of the scripts that run"),
+            help,
+        );
+    }
     for name in &listed {
         match files::read(dir, &format!("scripts/{name}")) {
             Ok(Some(content)) => {
-                let shell = ShellSpec {
+                let mut shell = ShellSpec {
                     env: environment.clone(),
+                    expect_disconnect: disconnecting.contains(name),
                     ..ShellSpec::new(name.as_str(), content)
                 };
+                set(&mut shell.timeout, limit);
                 spec.provisioners.push(ProvisionerSpec::Shell(shell));
             }
             Ok(None) => {
@@ -246,6 +269,9 @@ fn scripts(dir: &Path, spec: &mut ImageSpec, reader: &mut Reader<'_>) -> Result<
         Ok(Some(content)) => spec.seal = Some(ShellSpec::new(preset::SEAL, content)),
         Ok(None) => spec.seal = Some(preset::seal()),
         Err(error) => outside(error, reader)?,
+    }
+    if let Some(seal) = &mut spec.seal {
+        set(&mut seal.timeout, limit);
     }
     reader.take_all(files::unlisted(dir, &listed, preset::SEAL));
     Ok(())
@@ -269,7 +295,6 @@ fn outside(error: Error, reader: &mut Reader<'_>) -> Result<(), Error> {
 }
 
 const PLAIN: &str = "http/ks.cfg";
-const TEMPLATE: &str = "http/ks.cfg.j2";
 
 fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Result<Option<KickstartSource>, Error> {
     let (plain, template) = match (files::read(dir, PLAIN), files::read(dir, TEMPLATE)) {
@@ -301,6 +326,7 @@ fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Res
         }
         (Some(text), None) => (text, PLAIN),
         (None, Some(template)) => match render(&template, &dir.join(TEMPLATE), values) {
+            Ok(text) if lines_stand(&template, &text) => (text, TEMPLATE),
             // Its lines are no longer those of the file.
             Ok(text) => (text, "http/ks.cfg.j2 (filled in)"),
             Err(diagnostic) => {
@@ -313,6 +339,17 @@ fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Res
         text: KickstartText::new(text),
         origin: PathBuf::from(file),
     }))
+}
+
+/// Whether a line of the filled-in text has the number of the template's line that it came from: no line was added or taken
+/// away, so that a message can name the template's own.
+fn lines_stand(template: &str, text: &str) -> bool {
+    let filled = |line: &str| ["{{", "{%", "{#"].iter().any(|open| line.contains(open));
+    template.lines().count() == text.lines().count()
+        && template
+            .lines()
+            .zip(text.lines())
+            .all(|(from, to)| from == to || filled(from))
 }
 
 /// Fills the variables into a template; one that is not known is an error, since an empty text could mean anything.

@@ -8,7 +8,8 @@ use super::*;
 use crate::assets;
 use crate::connection::{Credentials, TlsTrust};
 use crate::spec::{
-    Bios, CommunicatorKind, Delivery, EnvValue, IsoSource, K3sRole, OnError, ProvisionerSpec, TemplateName,
+    Bios, CommunicatorKind, Delivery, EnvValue, IsoSource, K3sRole, KickstartSource, OnError, ProvisionerSpec,
+    TemplateName,
 };
 
 /// A fresh folder as `init` writes it.
@@ -49,7 +50,7 @@ impl Folder {
 }
 
 const VALUES: &str = "variables.auto.pkrvars.hcl";
-const KICKSTART: &str = "http/ks.cfg";
+const KICKSTART: &str = "http/ks.cfg.j2";
 
 fn token() -> Inputs {
     Inputs::new().environment("PKR_VAR_proxmox_token", "00000000-0000-0000-0000-000000000001")
@@ -136,6 +137,7 @@ fn every_variable_is_read() {
         )
         .var("boot_wait", "10s")
         .var("http_bind_address", "192.0.2.7")
+        .var("http_address", "198.51.100.7")
         .var("http_port_min", "8100")
         .var("http_port_max", "8200")
         .var("install_timeout", "1h")
@@ -202,7 +204,8 @@ fn every_variable_is_read() {
         spec.installer.delivery,
         Delivery::Http {
             bind: Some([192, 0, 2, 7].into()),
-            ports: 8100..=8200
+            ports: 8100..=8200,
+            announce: Some([198, 51, 100, 7].into()),
         }
     );
     assert!(spec.installer.boot_command.is_some() && spec.installer.boot_wait.unwrap().as_secs() == 10);
@@ -270,7 +273,6 @@ fn a_default_name_follows_the_version() {
 fn a_kickstart_template_is_filled_in() {
     let folder = Folder::new();
     let text = fs::read_to_string(folder.0.path().join(KICKSTART)).unwrap();
-    fs::remove_file(folder.0.path().join(KICKSTART)).unwrap();
     let template = text.replace(
         "lang en_US.UTF-8",
         "# {{ k3s_version }} {{ var.vm_cores }} {{ local.major }}\nlang en_US.UTF-8",
@@ -280,12 +282,19 @@ fn a_kickstart_template_is_filled_in() {
         "locals {\n  major = split(\".\", var.k3s_version)[0]\n}\n",
     );
     let spec = folder.load(&Inputs::new()).unwrap().spec;
-    let crate::spec::KickstartSource::Text { text, origin } = spec.installer.kickstart else {
+    let KickstartSource::Text { text, origin } = spec.installer.kickstart else {
         panic!("no text")
     };
     assert!(text.expose().contains("# v1.29.0+k3s1 2 v1\n") && text.expose().ends_with("%end\n"));
+    // Line by line it is the template, so its numbers are the template's.
+    assert_eq!(origin, Path::new(KICKSTART));
+    let more = template.replace("lang en", "{% for n in [1, 2] %}# {{ n }}\n{% endfor %}lang en");
+    let folder = folder.write(KICKSTART, &more);
+    let KickstartSource::Text { origin, .. } = folder.load(&Inputs::new()).unwrap().spec.installer.kickstart else {
+        panic!("no text")
+    };
     assert_eq!(origin, Path::new("http/ks.cfg.j2 (filled in)"));
-    let folder = folder.write("http/ks.cfg.j2", "text\n{{ k3s_verison }}\n");
+    let folder = folder.write("http/ks.cfg.j2", "text {# alma_mirror_url #}\n{{ k3s_verison }}\n");
     insta::assert_snapshot!(folder.refused(&Inputs::new()), @"
     error: kickstart: a variable that is not known stands on this line
      --> http/ks.cfg.j2:2:1
@@ -294,6 +303,29 @@ fn a_kickstart_template_is_filled_in() {
       | ^^^^^^^^^^^^^^^^^
       = help: the variables of the folder can be used by their names: {{ k3s_version }}, {{ local.name }}
     ");
+}
+
+#[test]
+fn a_mirror_is_filled_in_and_a_plain_kickstart_is_taken_as_it_is() {
+    let plain = include_str!("../../../../kickstart/alma9.ks.cfg");
+    let text = |folder: &Folder, inputs: &Inputs| match folder.load(inputs).unwrap().spec.installer.kickstart {
+        KickstartSource::Text { text, .. } => text.expose().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    let folder = Folder::new();
+    assert_eq!(text(&folder, &Inputs::new()), plain);
+    let mirror = Inputs::new().var("alma_mirror_url", "https://mirror.lan/alma/9");
+    let filled = text(&folder, &mirror);
+    assert!(
+        filled.contains("\nrepo --name=BaseOS --baseurl=\"https://mirror.lan/alma/9/BaseOS/x86_64/os/\"\n"),
+        "{filled}"
+    );
+    assert!(!filled.contains("mirrors.almalinux.org"), "{filled}");
+
+    let both = folder.write("http/ks.cfg", plain);
+    assert!(both.refused(&Inputs::new()).contains("both there"));
+    fs::remove_file(both.0.path().join(KICKSTART)).unwrap();
+    assert_eq!(text(&both, &Inputs::new()), plain);
 }
 
 /// One thing wrong at a time: what is said about it.
@@ -396,7 +428,7 @@ fn bad_input_says_where_and_what_instead() {
      = help: write x86-64-v2-AES or host
     ----
     error: kickstart: the guest's address is to come from the guest agent, but the kickstart installs none
-      --> http/ks.cfg:37:1
+      --> http/ks.cfg.j2:37:1
        |
     37 | %packages --exclude-weakdeps
        | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
@@ -478,7 +510,7 @@ fn bad_input_says_where_and_what_instead() {
       |
     4 | variable "vm_id" {}
       |          ^^^^^^^
-      = help: the first is at variables.pkr.hcl:112
+      = help: the first is at variables.pkr.hcl:118
 
     error: a: it is not set and has no default
      --> x.pkr.hcl:1:10
@@ -488,7 +520,7 @@ fn bad_input_says_where_and_what_instead() {
       = help: write it into a *.auto.pkrvars.hcl file, or export PKR_VAR_a
     ----
     error: kickstart: the installation would never end: neither reboot nor poweroff stands in it
-     --> http/ks.cfg:1:1
+     --> http/ks.cfg.j2:1:1
       = help: write reboot --eject
     ----
     error: os-update.sh: its lines end with CR LF, which no shell understands
@@ -655,9 +687,7 @@ fn a_missing_folder_is_named() {
 
 #[test]
 fn the_library_s_kickstart_template_can_be_used_in_a_folder() {
-    let folder = Folder::new();
-    fs::remove_file(folder.0.path().join(KICKSTART)).unwrap();
-    let folder = folder.write("http/ks.cfg.j2", assets::KICKSTART_TEMPLATE.text);
+    let folder = Folder::new().write(KICKSTART, assets::KICKSTART_TEMPLATE.text);
     let text = |folder: &Folder| {
         let spec = folder.load(&Inputs::new()).unwrap().spec;
         let crate::spec::KickstartSource::Text { text, .. } = spec.installer.kickstart else {

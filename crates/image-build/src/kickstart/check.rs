@@ -374,7 +374,7 @@ impl Checker<'_> {
 mod tests {
     use super::*;
 
-    const GOOD: &str = include_str!("../../../../examples/alma9-k3s-optimized/http/ks.cfg");
+    const GOOD: &str = include_str!("../../../../kickstart/alma9.ks.cfg");
 
     fn needs() -> KickstartNeeds<'static> {
         KickstartNeeds {

@@ -161,9 +161,17 @@ pub(super) async fn http(
     spec: &ImageSpec,
     networks: &[NetworkInterface],
 ) -> Option<IpAddr> {
-    let Delivery::Http { bind, .. } = &spec.installer.delivery else {
+    let Delivery::Http { bind, announce, .. } = &spec.installer.delivery else {
         return None;
     };
+    if let Some(address) = announce {
+        // What lies between is the user's to know: no look from here can tell.
+        report.ok(
+            "http",
+            format!("kickstart served, for guests at {address} (http_address)"),
+        );
+        return Some(*address);
+    }
     let address = match bind.filter(|address| !address.is_unspecified()) {
         Some(address) => Some(address),
         None => address_towards(client.endpoint()).await,
@@ -175,7 +183,7 @@ pub(super) async fn http(
                 "cannot tell which address of this machine reaches {}",
                 client.endpoint()
             ),
-            "set http_bind_address to the one that guests reach, or kickstart_delivery = \"oemdrv\"",
+            "set http_bind_address to the one that guests reach (http_address behind a NAT), or kickstart_delivery = \"oemdrv\"",
         );
         return None;
     };

@@ -121,5 +121,9 @@ pub enum Delivery {
         bind: Option<IpAddr>,
         /// Ports to try.
         ports: RangeInclusive<u16>,
+        /// The address at which the guest finds this machine (`{{ .HTTPIP }}`), where that is another than the one listened
+        /// on: behind a NAT, or in QEMU's user-mode network. `None` takes `bind`, else the one towards Proxmox VE.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        announce: Option<IpAddr>,
     },
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::boot_command::BootCommand;
 use crate::error::Error;
 
-const KICKSTART: &str = include_str!("../../../../examples/alma9-k3s-optimized/http/ks.cfg");
+const KICKSTART: &str = include_str!("../../../../kickstart/alma9.ks.cfg");
 
 fn refused(builder: ImageSpecBuilder) -> String {
     match builder.build() {
@@ -128,6 +128,7 @@ fn single_faults() {
         ),
         (
             base().delivery(Delivery::Http {
+                announce: None,
                 bind: None,
                 ports: std::ops::RangeInclusive::new(9, 8),
             }),

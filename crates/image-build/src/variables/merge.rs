@@ -15,6 +15,8 @@ use super::table;
 use crate::diagnostic::{Diagnostic, Diagnostics, Location, nearest};
 use crate::error::Error;
 
+/// The kickstart that variables are filled into.
+pub(crate) const KICKSTART_TEMPLATE: &str = "http/ks.cfg.j2";
 /// How variables are named in the environment.
 pub(super) const PREFIX: &str = "PKR_VAR_";
 
@@ -113,6 +115,7 @@ fn merge_files(files: &FolderFiles, inputs: &Inputs, found: &mut Diagnostics) ->
     }
     let mut merger = Merger {
         declared,
+        template: &files.template,
         values: Values::default(),
         known: Vec::new(),
         found,
@@ -148,6 +151,7 @@ fn merge_files(files: &FolderFiles, inputs: &Inputs, found: &mut Diagnostics) ->
 
 struct Merger<'a> {
     declared: Declarations,
+    template: &'a str,
     values: Values,
     known: Vec<String>,
     found: &'a mut Diagnostics,
@@ -176,12 +180,14 @@ impl Merger<'_> {
             if table::find(&declaration.name).is_none() {
                 self.known.push(declaration.name.clone());
                 // A variable of the user's own can be meant for a local or a kickstart template; one that is almost ours
-                // is a slip.
-                if let Some(near) = nearest(&declaration.name, table::names()).first() {
+                // is a slip, unless the template does use it.
+                if !mentions(self.template, &declaration.name)
+                    && let Some(near) = nearest(&declaration.name, table::names()).first()
+                {
                     self.found.push(
                         Diagnostic::warning(
                             &declaration.name,
-                            "only locals and http/ks.cfg.j2 can use this variable",
+                            format!("only locals and {KICKSTART_TEMPLATE} can use this variable"),
                         )
                         .at(declaration.location.clone())
                         .help(format!("did you mean {near}?")),
@@ -433,6 +439,8 @@ fn locals(declared: &Declarations, scope: &mut Scope<'_>, found: &mut Diagnostic
 
 #[derive(Default)]
 struct FolderFiles {
+    /// Text of the kickstart template, empty when there is none.
+    template: String,
     declarations: Vec<PathBuf>,
     json_declarations: Vec<PathBuf>,
     automatic: Vec<PathBuf>,
@@ -466,11 +474,19 @@ impl FolderFiles {
         let mut automatic: Vec<PathBuf> = with(".auto.pkrvars.hcl");
         automatic.extend::<Vec<PathBuf>>(with(".auto.pkrvars.json"));
         Ok(Self {
+            // One that cannot be read is told of where it is filled in.
+            template: read_text(&dir.join(KICKSTART_TEMPLATE)).unwrap_or_default(),
             declarations: with(".pkr.hcl"),
             json_declarations: with(".pkr.json"),
             automatic,
         })
     }
+}
+
+/// Whether the text holds `name` as a word.
+fn mentions(text: &str, name: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(|word| word == name)
 }
 
 /// A text file of at most [`MAX_FILE_BYTES`].

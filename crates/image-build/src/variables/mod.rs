@@ -15,5 +15,5 @@ mod table;
 pub use inputs::{Input, Inputs};
 pub use table::{VARIABLES, VariableInfo, VariableKind, reference};
 
-pub(crate) use merge::{Values, merge, merge_without_folder, read_text};
+pub(crate) use merge::{KICKSTART_TEMPLATE, Values, merge, merge_without_folder, read_text};
 pub(crate) use reader::Reader;

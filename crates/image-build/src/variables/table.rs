@@ -116,6 +116,8 @@ pub const VARIABLES: &[VariableInfo] = table! {
         tags: TextList = Some("[]"), "tags of the template beside the build's own; lower-case letters, digits, `-`, `_`, `.` and `+`";
         scripts: TextList = Some("[\"os-update.sh\", \"guest-agent.sh\", \"k3s-install.sh\", \"hardening-oscap.sh\"]"),
             "scripts of `scripts/` to run in the guest, in this order; `seal.sh` runs after them";
+        script_timeout: Text = Some("\"30m\""), "limit of one script; a script that passes it ends the build";
+        expect_disconnect: TextList = Some("[]"), "those of `scripts` that may end the connection, as by a reboot: the build goes on when the guest answers again";
     }
     "Installation medium" {
         alma_iso_url: Text = None, "AlmaLinux ISO: a volume `local:iso/NAME.iso`, an `https://` address, or a local file";
@@ -125,6 +127,7 @@ pub const VARIABLES: &[VariableInfo] = table! {
         boot_command: TextList = Some("[]"), "keys to type in the ISO's menu, in Packer's language; empty is right for the preset";
         boot_wait: Text = Some("\"\""), "fixed time before typing, as in `10s`; empty types when the menu is there";
         http_bind_address: Text = Some("\"0.0.0.0\""), "address to serve the kickstart from, with `kickstart_delivery = \"http\"`";
+        http_address: Text = Some("\"\""), "address at which the guest finds this machine, where a NAT lies between; empty is `http_bind_address`, or the one towards Proxmox VE";
         http_port_min: Number = Some("8000"), "first port to try for it";
         http_port_max: Number = Some("9000"), "last port to try for it";
         install_timeout: Text = Some("\"45m\""), "limit from the VM's start until the installer has ended";

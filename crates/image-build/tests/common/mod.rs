@@ -57,7 +57,7 @@ impl Lab {
             .ssh_port(self.guests.ssh_port())
             .ssh_timeout(limit)
             .kickstart(KickstartSource::Text {
-                text: KickstartText::new(include_str!("../../../../examples/alma9-k3s-optimized/http/ks.cfg")),
+                text: KickstartText::new(include_str!("../../../../kickstart/alma9.ks.cfg")),
                 origin: "http/ks.cfg".into(),
             })
             .provisioners(scripts())

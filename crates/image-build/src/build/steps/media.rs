@@ -64,7 +64,7 @@ impl Step<Context> for PrepareMedia {
                 summary.push(format!("OEMDRV, {size}, {volid}"));
                 media.oemdrv = Some(volid);
             }
-            Delivery::Http { bind, ports } => {
+            Delivery::Http { bind, ports, .. } => {
                 let address = context.resolved()?.http_address.ok_or(Error::Missing {
                     what: "the address to serve from",
                 })?;
@@ -218,7 +218,7 @@ pub(super) async fn remove_volumes(
 }
 
 /// The address that boot commands are given.
-pub(super) fn http_values(media: &Media, server: Option<&KickstartServer>) -> Option<(IpAddr, String)> {
-    let (address, port) = media.http?;
+pub(super) fn http_values(media: Option<&Media>, server: Option<&KickstartServer>) -> Option<(IpAddr, String)> {
+    let (address, port) = media?.http?;
     Some((address, format!("{port}/{}", server?.secret())))
 }

@@ -20,6 +20,8 @@ class Emulator:
         listen: str = "127.0.0.1:0",
         pve_version: str | None = None,
         faults: str | os.PathLike[str] | None = None,
+        engine: Literal["simulated", "qemu"] = "simulated",
+        accel: Literal["kvm", "tcg"] | None = None,
     ) -> Emulator: ...
     @property
     def url(self) -> str: ...

@@ -246,7 +246,7 @@ fn of_the_repository(path: &str) -> String {
 #[tokio::test]
 async fn the_example_installs_and_its_seal_takes_the_identities() {
     let rig = Rig::new(SimulatedOptions::default());
-    let example = of_the_repository("examples/alma9-k3s-optimized/http/ks.cfg");
+    let example = of_the_repository("kickstart/alma9.ks.cfg");
     let kickstart = format!(
         "{example}\nsshkey --username=root \"{}\"\n%post --erroronfail\nset -euo pipefail\n\
          cp -p /etc/sysconfig/qemu-ga /etc/sysconfig/qemu-ga.k3simage\n\
