@@ -92,7 +92,7 @@ async fn oemdrv_and_ssh_make_a_template() {
         );
     }
     assert!(
-        !config.contains_key("reboot") && !config.contains_key("ide0"),
+        !config.contains_key("reboot") && !config.contains_key("ide3"),
         "{config:#?}"
     );
     let (vms, volumes) = lab.inventory();

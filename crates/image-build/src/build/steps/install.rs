@@ -1,30 +1,23 @@
 //! Boots the installer, gets it past its menu, and waits for the one fact that ends an install: the VM stops.
 
+mod menu;
+
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use proxmox_client::{Drive, ErrorKind, VmConfigUpdate, VmStatus};
+use proxmox_client::{Drive, VmConfigUpdate, VmStatus};
 
 use super::media::{http_values, remove_volumes};
 use crate::Error;
-use crate::boot_command::{BootAction, BootValues};
 use crate::build::context::Context;
 use crate::build::event::Unit;
 use crate::build::pace::Pace;
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
-use crate::preset;
 use crate::text::{human_bytes, human_duration};
 
-/// How long the reads from the ISO must rest until they mean a menu that waits for a key. Boot loaders read their files in
-/// one go; a network storage's hiccup is shorter.
-const MENU_SETTLED: Duration = Duration::from_secs(1);
-/// Longest pause between looks while the menu is awaited.
-const MENU_LOOK: Duration = Duration::from_millis(250);
 /// First pause of the waits of an install: nothing real is quicker, and each look is a request.
 const FIRST_LOOK: Duration = Duration::from_millis(60);
-/// How long the boot menu is waited for. Firmware takes seconds; with gigabytes of memory to clear, half a minute.
-const MENU_LIMIT: Duration = Duration::from_secs(180);
 /// A guest that moves no byte and uses no CPU for so long is worth a warning ...
 const IDLE_WARNING: Duration = Duration::from_secs(90);
 /// ... and after so long it waits for someone who will not come. DHCP and mirrors that do not answer hold dracut and Anaconda
@@ -36,17 +29,9 @@ const IDLE_CORES: f64 = 0.15;
 const IDLE_LOOKS: u32 = 10;
 /// Fewer bytes received within a silence are broadcasts and not a download.
 const IDLE_RECEIVED: u64 = 4 << 20;
-/// More than this was read from the ISO: kernel and initial ramdisk (over 100 MiB) are being loaded, and the menu is gone.
-/// The boot loaders with their fonts and pictures are some 10 MiB.
-const MENU_READS_AT_MOST: u64 = 48 << 20;
 /// Without one byte read from or written to a drive for so long, nothing installs any more. Anaconda's longest silence
 /// (SELinux relabelling from the page cache) is about a minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(600);
-/// Pause after each key. QEMU's keyboard queue holds 16 events, and slow firmware loses what comes faster.
-const KEY_GAP: Duration = Duration::from_millis(10);
-/// How long a key is tried again that PVE was too busy to take: a key that was refused was not typed.
-const KEY_LIMIT: Duration = Duration::from_secs(30);
-
 /// Runs the installer, takes its media out and boots the installed system.
 #[derive(Debug)]
 pub(super) struct Install;
@@ -61,24 +46,7 @@ impl Step<Context> for Install {
         context.start_vm().await?;
         let begun = Instant::now();
         let mut drives = Drives::default();
-        let keys = boot_keys(context)?;
-        let mut typed = 0;
-        if !keys.is_empty() {
-            let menu = match context.spec.installer.boot_wait {
-                Some(wait) => context.or_cancel(tokio::time::sleep(wait)).await.map(|()| true)?,
-                None => menu_waits(context, &mut drives).await?,
-            };
-            if menu {
-                typed = type_keys(context, &keys).await?;
-            } else if context.media()?.http.is_some() {
-                return Err(Error::Impossible {
-                    what: "typing the boot command".to_owned(),
-                    reason: "the boot menu went on by itself before it was seen: set boot_wait to the seconds after which \
-                             the menu is there, or let the kickstart travel on a volume (kickstart_delivery = \"oemdrv\")"
-                        .to_owned(),
-                });
-            }
-        }
+        let typed = menu::pass(context, &mut drives).await?;
         until_stopped(context, &mut drives).await?;
         let installed_in = begun.elapsed();
 
@@ -105,24 +73,6 @@ impl Step<Context> for Install {
             human_duration(installed_in)
         ))
     }
-}
-
-/// The keys to type, with the kickstart's address filled in.
-fn boot_keys(context: &Context) -> Result<Vec<BootAction>, Error> {
-    let spec = &context.spec;
-    let command = match &spec.installer.boot_command {
-        Some(command) => command.clone(),
-        None => preset::boot_command(spec.hardware.bios, &spec.installer.delivery),
-    };
-    let http = http_values(context.media()?, context.server.as_ref());
-    let values = BootValues {
-        http_ip: http.as_ref().map(|(address, _)| address.to_string()),
-        http_port: http.map(|(_, port)| port),
-        name: Some(context.resolved()?.name.clone()),
-    };
-    command
-        .expand(&values)
-        .map_err(|error| Error::unusable("boot_command", &error.to_string(), error.help().unwrap_or_default()))
 }
 
 /// What the drives moved since the start, as far as it was seen.
@@ -233,74 +183,6 @@ impl Drives {
     }
 }
 
-/// Waits until the boot menu waits for a key: the ISO was read, and is read no more (`FACTS` 76 and 83). `false` when the
-/// machine went past it by itself.
-async fn menu_waits(context: &Context, drives: &mut Drives) -> Result<bool, Error> {
-    let limit = context.spec.timeouts.install.min(MENU_LIMIT);
-    let mut pace = Pace::new("the boot menu", limit, &context.cancel)
-        .first(FIRST_LOOK)
-        .at_most(MENU_LOOK)
-        .watching(&context.console);
-    let mut settled: Option<(u64, Instant)> = None;
-    loop {
-        let status = context.vm_status().await?;
-        if status.is_stopped() {
-            return Ok(false);
-        }
-        drives.see(&status);
-        if drives.iso_read > MENU_READS_AT_MOST || drives.written > 0 {
-            return Ok(false);
-        }
-        match settled {
-            Some((read, since)) if read == drives.iso_read && since.elapsed() >= MENU_SETTLED => return Ok(true),
-            Some((read, _)) if read == drives.iso_read => {}
-            _ if drives.iso_read > 0 => settled = Some((drives.iso_read, Instant::now())),
-            _ => {}
-        }
-        let seen = if drives.iso_read == 0 {
-            "nothing was read from the installer ISO: does the VM boot from it?".to_owned()
-        } else {
-            format!(
-                "{} were read from the installer ISO, and its menu does not come to rest: set boot_wait to the seconds after \
-                 which it is there",
-                human_bytes(drives.iso_read)
-            )
-        };
-        pace.pause(&seen).await?;
-    }
-}
-
-async fn type_keys(context: &Context, keys: &[BootAction]) -> Result<usize, Error> {
-    let vm = context.vm()?;
-    let vmid = context.vmid()?;
-    let total = keys.iter().filter(|step| matches!(step, BootAction::Key(_))).count();
-    let mut typed = 0;
-    for step in keys {
-        match step {
-            BootAction::Wait(wait) => context.or_cancel(tokio::time::sleep(*wait)).await?,
-            BootAction::Key(key) => {
-                let mut pace = Pace::new("typing the boot command", KEY_LIMIT, &context.cancel);
-                loop {
-                    match vm.send_key(key.as_str()).await {
-                        Ok(()) => break,
-                        // Surely not typed: it can be typed now without appearing twice.
-                        Err(error) if error.kind() == ErrorKind::Busy || !error.was_sent() => {
-                            pace.pause("PVE is busy with the vm").await?;
-                        }
-                        Err(error) => return Err(Error::api(format!("typing key `{key}` into vm {vmid}"))(error)),
-                    }
-                }
-                typed += 1;
-                context
-                    .emitter
-                    .progress(typed as u64, Some(total as u64), Unit::Items, "typing the boot command");
-                context.or_cancel(tokio::time::sleep(KEY_GAP)).await?;
-            }
-        }
-    }
-    Ok(typed)
-}
-
 /// Waits for the installer's reboot, which `reboot=0` turns into a stop (`FACTS` 74).
 async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Error> {
     let mut pace = Pace::new(
@@ -336,20 +218,34 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
         if silence >= drives.silence_limit() {
             return Err(Error::Impossible {
                 what: "the end of the installation".to_owned(),
-                reason: drives.story(),
+                reason: format!("{}{}", drives.story(), unasked(context)),
             });
         }
         if silence >= IDLE_WARNING && drives.idle() && !drives.told {
             drives.told = true;
             context.emitter.warning(format!(
-                "{}; the build gives up when this has lasted {}",
+                "{}{}; the build gives up when this has lasted {}",
                 drives.story(),
+                unasked(context),
                 human_duration(IDLE_LIMIT)
             ));
         }
         pace.pause(&format!("the vm still runs, {}", drives.story())).await?;
     }
     Ok(())
+}
+
+/// What a server that nobody asked says about the cause.
+fn unasked(context: &Context) -> String {
+    let served = context.server.as_ref().map(crate::media::KickstartServer::served);
+    match (served, http_values(context.media().ok(), context.server.as_ref())) {
+        (Some(0), Some((address, port))) => format!(
+            "; nobody fetched the kickstart, so the boot command was not typed as meant, or the guest does not reach {address} \
+             port {} (http_address, a firewall)",
+            port.split('/').next().unwrap_or_default()
+        ),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
