@@ -151,6 +151,21 @@ bench: ## Prints the figures of docs/benchmarks.md, measured now
 	@command -v curl >/dev/null || { $(call lacks,the benchmark,curl,apt-get install curl); exit 0; }
 	$(CARGO) bench --quiet --package k3simage-cli --bench figures
 
+# All four ways by default; `make e2e E2E=bios` is one. Two guests at once are what two cores can do.
+E2E ?= bios or uefi or http or reboot
+E2E_JOBS ?= 2
+
+.PHONY: e2e
+e2e: ## Whole builds of the example on real guests, from the stand-in medium, four ways (docs/guide/real-machine.md)
+	@for tool in qemu-system-x86_64 qemu-img; do
+	    command -v "$$tool" >/dev/null || { $(call lacks,whole builds on real guests,"$$tool",apt-get install qemu-system-x86 qemu-utils ovmf); exit 0; }
+	done
+	[[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ]] || { $(call lacks,whole builds on real guests,OVMF,apt-get install ovmf); exit 0; }
+	stand-in/build || { $(call lacks,whole builds on real guests,stand-in medium,make stand-in (as root)); exit 0; }
+	$(call need_venv,whole builds on real guests)
+	$(CARGO) build --quiet --workspace --bin k3simage
+	E2E_JOBS=$(E2E_JOBS) E2E_RESULTS="$(CURDIR)/target/e2e" $(IN_VENV) pytest -q tests/e2e -k '$(E2E)'
+
 .PHONY: conformance
 conformance: ## Client and emulator against the recorded API of Proxmox VE
 	@mkdir -p target/conformance

@@ -1,0 +1,156 @@
+"""The ways in which the example is built, and what is kept of each for its test."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import COMMAND, EXAMPLE, HOST, Built, Cluster, Eyes, Site, cluster, files_in, processes_in
+
+SCRIPTS = ["os-update.sh", "guest-agent.sh", "k3s-install.sh", "hardening-oscap.sh"]
+
+
+@dataclass
+class Outcome:
+    """A build, and the machine and the cluster after it."""
+
+    built: Built
+    guests: list[dict[str, Any]]
+    config: dict[str, Any]
+    files: set[str]
+    processes: list[str]
+    connections: set[str]
+    """Connections of this machine to the guest's SSH while it was built."""
+    asked: list[str]
+    """What the guest asked the mirror for."""
+
+
+def _look(site: Site, pve: Cluster, built: Built, eyes: Eyes) -> Outcome:
+    return Outcome(
+        built=built,
+        guests=pve("/nodes/pve/qemu"),
+        config=pve(f"/nodes/pve/qemu/{built.artifact['vmid']}/config"),
+        files=files_in(site.data),
+        # The emulator itself runs elsewhere.
+        processes=processes_in(site.data / "run"),
+        connections=eyes.connections,
+        asked=site.mirror.asked,
+    )
+
+
+def _on_a_cluster(site: Site, folder: Path, **variables: str) -> Outcome:
+    """On an emulator that runs for itself, told only what that one prints."""
+    with cluster(site.data) as pve, Eyes() as eyes:
+        site.env = pve.secret()
+        return _look(site, pve, site.build(folder, *pve.options(), **variables), eyes)
+
+
+def bios_oemdrv_ssh(site: Site) -> Outcome:
+    """The short way: one command, the emulator inside it; the image outlives it."""
+    with Eyes() as eyes:
+        built = site.build(EXAMPLE, "--emulator=qemu", "--data", str(site.data))
+    left = processes_in(site.data)
+    with cluster(site.data) as pve:
+        outcome = _look(site, pve, built, eyes)
+    outcome.processes += left
+    return outcome
+
+
+def uefi_oemdrv_agent(site: Site) -> Outcome:
+    """The API is the only way in."""
+    return _on_a_cluster(site, EXAMPLE, vm_bios="ovmf", communicator="agent")
+
+
+def bios_http_typed(site: Site) -> Outcome:
+    """The whole line is typed at the boot loader's prompt, and leads to the builder's own server."""
+    line = (
+        '["<esc><wait3>", "vmlinuz initrd=initrd.img inst.stage2=hd:LABEL=AlmaLinux-9-4-x86_64-dvd ",'
+        ' "inst.text inst.ks=http://{{ .HTTPIP }}:{{ .HTTPPort }}/ks.cfg<enter>"]'
+    )
+    return _on_a_cluster(site, EXAMPLE, kickstart_delivery="http", boot_command=line)
+
+
+RESTART = """#!/usr/bin/env bash
+# Ends well, and its connection with it.
+set -euo pipefail
+systemctl reboot
+"""
+
+STATE = r"""#!/usr/bin/env bash
+# What an image is made of: files of the system, packages, units. Kept at first, compared later.
+set -euo pipefail
+state() {
+    find /etc /usr/local /usr/lib/systemd /root -xdev -type f ! -path /etc/resolv.conf -exec sha256sum {} + | LC_ALL=C sort -k 2
+    rpm -qa | LC_ALL=C sort
+    systemctl list-unit-files --no-legend | LC_ALL=C sort
+    systemctl list-units --no-legend --plain --type=service --state=running | awk '{ print $1 }' | LC_ALL=C sort
+}
+kept=/var/tmp/e2e-state
+if [[ ! -f "${kept}" ]]; then state >"${kept}"; exit 0; fi
+state | diff "${kept}" - || { echo 'state: the second run changed the lines above' >&2; exit 1; }
+rm "${kept}"
+"""
+
+TRY = r"""#!/usr/bin/env bash
+# Scripts that download, with a mirror that breaks off: a clear error, and a second run that ends well.
+set -euo pipefail
+mirror=@MIRROR@
+here="$(mktemp -d)"
+trap 'rm -rf "${here}"' EXIT
+@FILES@
+# broken NAME WORDS ANSWERS: NAME fails with these words when the mirror breaks off after so many answers, then works
+broken() {
+    curl -fsS "${mirror}/-/cut/$3"
+    if bash "${here}/$1" >"${here}/said" 2>&1; then echo "try: $1 did not notice" >&2; exit 1; fi
+    tail -n 3 "${here}/said"
+    grep -qF "$2" "${here}/said" || { echo "try: $1 does not say \"$2\"" >&2; exit 1; }
+    curl -fsS "${mirror}/-/mend"
+    bash "${here}/$1"
+}
+broken os-update.sh 'os-update: dnf could not update' 0
+broken k3s-install.sh 'k3s-install: cannot fetch' 1
+"""
+
+
+def _folder(site: Site) -> Path:
+    """The example as `init` writes it, with scripts of our own beside its own."""
+    folder = site.results / "folder"
+    subprocess.run([COMMAND, "init", str(folder), "--quiet"], check=True, timeout=600)
+    files = "".join(
+        f"cat >\"${{here}}/{name}\" <<'E2E_SCRIPT'\n{(folder / 'scripts' / name).read_text()}E2E_SCRIPT\n"
+        for name in ("os-update.sh", "k3s-install.sh")
+    )
+    for name, text in {
+        "restart.sh": RESTART,
+        "state.sh": STATE,
+        "try.sh": TRY.replace("@MIRROR@", f"http://{HOST}:{site.mirror.server_address[1]}").replace("@FILES@", files),
+    }.items():
+        (folder / "scripts" / name).write_text(text)
+    return folder
+
+
+def bios_reboot(site: Site) -> Outcome:
+    """Reboots in the middle; each script runs twice, and with a network that fails."""
+    folder = _folder(site)
+    order = ["try.sh", *SCRIPTS, "restart.sh", "state.sh", *SCRIPTS, "state.sh"]
+    outcome = _on_a_cluster(
+        site,
+        folder,
+        scripts="[" + ", ".join(f'"{name}"' for name in order) + "]",
+        expect_disconnect='["restart.sh"]',
+        hardening_oscap="true",
+    )
+    shutil.rmtree(folder)
+    return outcome
+
+
+WAYS: dict[str, Callable[[Site], Outcome]] = {
+    "bios": bios_oemdrv_ssh,
+    "uefi": uefi_oemdrv_agent,
+    "http": bios_http_typed,
+    "reboot": bios_reboot,
+}
