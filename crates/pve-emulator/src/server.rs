@@ -48,7 +48,7 @@ pub struct RequestRecord {
     pub index: u64,
     /// `GET`, `POST`, ...
     pub method: String,
-    /// Path below `/api2/json`, percent-decoded.
+    /// Path below `/api2/json`, percent-decoded, its first 1,000 characters.
     pub path: String,
     /// User or full token id, if it was authenticated.
     pub user: Option<String>,

@@ -29,7 +29,7 @@ async fn scenarios_agree() {
     let only = std::env::var("SCENARIO").unwrap_or_default();
     let show = std::env::var("DIFFERENCES").is_ok();
     let (mut agree, mut all) = (0, 0);
-    let mut worse = Vec::new();
+    let (mut worse, mut seen) = (Vec::new(), Vec::new());
     for file in scenario_files().unwrap() {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         if !name.starts_with(&only) {
@@ -49,8 +49,12 @@ async fn scenarios_agree() {
         }
         agree += good;
         all += steps;
+        seen.push(name);
     }
     println!("{agree} of {all} exchanges agree");
     assert!(all > 0, "no scenario was replayed");
+    if only.is_empty() {
+        assert_eq!(seen, EXPECTED.map(|(name, _)| name), "the scenarios that are there");
+    }
     assert!(worse.is_empty(), "less agrees than before: {worse:?}");
 }

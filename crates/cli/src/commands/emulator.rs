@@ -14,6 +14,10 @@ use crate::exit::Exit;
 use crate::output::{Console, Problem};
 use crate::signals::Signals;
 
+/// Gives the emulated `root@pam` a password: what root alone may do takes a login, as on a real one. A variable, since arguments
+/// are for everybody to read.
+const ROOT_PASSWORD: &str = "K3SIMAGE_ROOT_PASSWORD";
+
 pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
     let mut builder = Emulator::builder()
         .listen(args.listen)
@@ -44,6 +48,12 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
     if let Some(version) = &args.pve_version {
         builder = builder.pve_version(version);
     }
+    if let Some(password) = std::env::var(ROOT_PASSWORD)
+        .ok()
+        .filter(|password| !password.is_empty())
+    {
+        builder = builder.user("root@pam", &password);
+    }
     let emulator = builder
         .start()
         .await
@@ -53,19 +63,21 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
             .add_installer_iso(embedded::ISO_STORAGE, embedded::ISO)
             .map_err(|error| Problem::failed("putting an installer ISO on the emulator").because(&error))?;
     }
-    let hang_up = match &args.faults {
-        Some(file) => {
-            let hang_up = signal(SignalKind::hangup());
-            Some((
-                file,
-                hang_up.map_err(|error| Problem::failed("listening for SIGHUP").because(&error))?,
-            ))
-        }
-        None => None,
+    let hang_up = if args.faults.is_some() || !hang_up_is_ignored() {
+        let hang_up = signal(SignalKind::hangup());
+        Some(hang_up.map_err(|error| Problem::failed("listening for SIGHUP").because(&error))?)
+    } else {
+        None
     };
     announce(&emulator, args, console);
-    if let Some((file, hang_up)) = hang_up {
-        follow(&emulator, file, hang_up, console, signals).await;
+    match (hang_up, &args.faults) {
+        (Some(hang_up), Some(file)) => follow(&emulator, file, hang_up, console, signals).await,
+        // The terminal is gone: an end like any other, so that no guest is left running.
+        (Some(mut hang_up), None) => tokio::select! {
+            () = signals.first() => {}
+            _ = hang_up.recv() => signals.token().cancel(),
+        },
+        (None, _) => {}
     }
     emulator.serve_until(signals.token()).await;
     console.note("the emulator has ended");
@@ -76,8 +88,17 @@ fn read_faults(file: &Path) -> Result<FaultPlan, Box<Problem>> {
     FaultPlan::read(file).map_err(|error| Problem::bad_input("reading the faults file").because(&error))
 }
 
-/// Takes the faults file again at every SIGHUP, until a signal ends the emulator. Without a faults file SIGHUP keeps its
-/// meaning, so that `nohup` works.
+/// Whether whoever started this wants it to outlive the terminal, as `nohup` does: by proc(5), the signals that are ignored.
+fn hang_up_is_ignored() -> bool {
+    const SIGHUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & SIGHUP != 0)
+}
+
+/// Takes the faults file again at every SIGHUP, until a signal ends the emulator.
 async fn follow(emulator: &Emulator, file: &Path, mut hang_up: Signal, console: &Console, signals: &Signals) {
     loop {
         tokio::select! {
@@ -106,7 +127,7 @@ async fn follow(emulator: &Emulator, file: &Path, mut hang_up: Signal, console: 
                 ));
             }
             Err(error) => {
-                let text = format!("the faults file is not taken: {}", chain(&error));
+                let text = format!("the faults file {} is not taken: {}", file.display(), chain(&error));
                 console.object(&json!({ "event": "warning", "message": text }));
                 console.error_line(text);
             }
@@ -200,7 +221,8 @@ fn announce(emulator: &Emulator, args: &EmulatorArgs, console: &Console) {
     ));
     console.note(format_args!("  k3simage build DIR{vars}"));
     console.note(format_args!(
-        "  curl -k -H 'Authorization: PVEAPIToken={}={}' {}/api2/json/version",
+        "  curl --cacert {} -H 'Authorization: PVEAPIToken={}={}' {}/api2/json/version",
+        emulator.data_dir().join("pve-root-ca.pem").display(),
         emulator.token_id(),
         emulator.token_secret(),
         emulator.url(),

@@ -33,7 +33,7 @@ struct InResult<T> {
 }
 
 #[derive(Deserialize)]
-struct Started {
+pub(crate) struct Started {
     #[serde(deserialize_with = "lenient::u64")]
     pid: u64,
 }

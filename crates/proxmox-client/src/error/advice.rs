@@ -57,7 +57,7 @@ const BY_TEXT: &[(&str, &str)] = &[
         "there is no such volume: compare its name with the content of the storage",
     ),
     (
-        "volume 'local",
+        "volume '",
         "there is no such volume: compare its name with the content of the storage",
     ),
     (

@@ -6,7 +6,7 @@ pub(crate) mod clone;
 pub(crate) mod cluster;
 pub(crate) mod config;
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub(crate) mod console;
 pub(crate) mod multipart;
 pub(crate) mod node;
@@ -22,7 +22,7 @@ use http::Method;
 use crate::error::Error;
 
 /// One call of the API, ready to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: Method,
     /// Below `/api2/json`, percent-encoded.
@@ -31,6 +31,19 @@ pub(crate) struct Request {
     pub(crate) params: Vec<(String, String)>,
     /// May it be sent again when its answer was lost?
     pub(crate) repeatable: bool,
+}
+
+/// Without the values: a login's are its password.
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.params.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("params", &names)
+            .field("repeatable", &self.repeatable)
+            .finish()
+    }
 }
 
 impl Request {

@@ -61,7 +61,8 @@ impl Connection {
         let mut attempts = 1;
         let mut logged_in_again = false;
         loop {
-            let identity = self.identity(&request.method).await?;
+            // A server that hangs in a login holds up everybody who waits for it no longer than a request may take.
+            let identity = self.limited(request, self.identity(&request.method)).await?;
             let error = match self.send_once(request, &identity).await {
                 Ok(envelope) => return Ok(envelope),
                 Err(error) => error,
@@ -97,8 +98,13 @@ impl Connection {
             length: form.len() as u64,
             body: form.into(),
         });
-        let sent = tokio::time::timeout(self.request_timeout, self.exchange(request, identity, body)).await;
-        sent.unwrap_or_else(|_| {
+        self.limited(request, self.exchange(request, identity, body)).await
+    }
+
+    /// At most the time that a request may take.
+    async fn limited<T>(&self, request: &Request, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let done = tokio::time::timeout(self.request_timeout, work).await;
+        done.unwrap_or_else(|_| {
             Err(Error::Timeout {
                 what: format!("{} {}", request.method, request.path),
                 after: self.request_timeout,

@@ -71,6 +71,12 @@ pub(crate) fn u64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::
     as_u64(&value).ok_or_else(|| D::Error::custom(format!("expected a whole number, found {}", short(&value))))
 }
 
+/// A port: a text where the schema has an integer.
+pub(crate) fn u16<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let number = u64(deserializer)?;
+    u16::try_from(number).map_err(|_| D::Error::custom(format!("{number} is more than 65535")))
+}
+
 pub(crate) fn opt_u64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     optional(deserializer, "a whole number", as_u64)
 }

@@ -195,7 +195,13 @@ impl Download {
         let dir = world.settings.data_dir.join("tmp");
         tokio::fs::create_dir_all(&dir).await.map_err(|e| e.to_string())?;
         let temporary = Temporary(dir.join(format!("download-{}", hex::encode(rand::random::<[u8; 16]>()))));
-        self.fetch(worker, &shown, &temporary.0).await?;
+        let room = {
+            let storages = world.storages();
+            self.spec
+                .total_bytes
+                .saturating_sub(storages.used(&self.node, &self.spec))
+        };
+        self.fetch(worker, &shown, &temporary.0, room).await?;
         if let Some((algorithm, expected)) = &self.checksum {
             worker.log("calculating checksum...");
             let found = sum(&temporary.0, algorithm).await?;
@@ -208,9 +214,17 @@ impl Download {
             let plain = format!("{target}.tmp_dcom.{number}");
             worker.log(format!("decompressing {shown} to {plain}"));
             let path = temporary.0.clone();
-            let inflated = tokio::task::spawn_blocking(move || inflate(&path))
+            let inflated = tokio::task::spawn_blocking(move || inflate(&path, room))
                 .await
                 .map_err(|e| e.to_string())?;
+            if inflated
+                .as_ref()
+                .is_err_and(|e| e.kind() == std::io::ErrorKind::StorageFull)
+            {
+                worker.log("");
+                worker.log("gzip: stdout: No space left on device");
+                return Err(format!("command 'zcat {shown}' failed: exit code 1"));
+            }
             if inflated.is_err() {
                 worker.log("");
                 worker.log(format!("gzip: {shown}: not in gzip format"));
@@ -243,7 +257,7 @@ impl Download {
     }
 
     /// Fetches the file, with the lines that wget prints.
-    async fn fetch(&self, worker: &Worker, shown: &str, into: &Path) -> Result<(), String> {
+    async fn fetch(&self, worker: &Worker, shown: &str, into: &Path, room: u64) -> Result<(), String> {
         let client = client(self.verify)?;
         let mut url = Url::parse(&self.url).map_err(|e| e.to_string())?;
         let mut connected: Option<String> = None;
@@ -279,12 +293,19 @@ impl Download {
                 worker.log(format!("{} ERROR {code}: {reason}.", clock()));
                 return Err("download failed: exit code 8".into());
             }
-            return self.save(worker, shown, into, response).await;
+            return self.save(worker, shown, into, response, room).await;
         }
         Err("download failed: exit code 8".into())
     }
 
-    async fn save(&self, worker: &Worker, shown: &str, into: &Path, mut response: Response) -> Result<(), String> {
+    async fn save(
+        &self,
+        worker: &Worker,
+        shown: &str,
+        into: &Path,
+        mut response: Response,
+        room: u64,
+    ) -> Result<(), String> {
         let kind = response
             .headers()
             .get(CONTENT_TYPE)
@@ -305,6 +326,11 @@ impl Download {
             .map_err(|_| "download failed: exit code 4".to_owned())?
         {
             got += piece.len() as u64;
+            if got > room {
+                worker.log("");
+                worker.log(format!("Cannot write to '{shown}' (No space left on device)."));
+                return Err("download failed: exit code 3".into());
+            }
             file.write_all(&piece).await.map_err(|e| e.to_string())?;
         }
         file.flush().await.map_err(|e| e.to_string())?;
@@ -343,11 +369,16 @@ async fn sum(file: &Path, algorithm: &str) -> Result<String, String> {
 }
 
 /// Replaces a gzip file by what is in it.
-fn inflate(path: &Path) -> std::io::Result<()> {
+fn inflate(path: &Path, room: u64) -> std::io::Result<()> {
     let plain = path.with_extension("plain");
-    let mut decoder = flate2::read::MultiGzDecoder::new(std::fs::File::open(path)?);
-    let result = std::fs::File::create(&plain).and_then(|mut out| std::io::copy(&mut decoder, &mut out));
+    let decoder = flate2::read::MultiGzDecoder::new(std::fs::File::open(path)?);
+    let mut limited = std::io::Read::take(decoder, room.saturating_add(1));
+    let result = std::fs::File::create(&plain).and_then(|mut out| std::io::copy(&mut limited, &mut out));
     match result {
+        Ok(bytes) if bytes > room => {
+            std::fs::remove_file(plain)?;
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
         Ok(_) => std::fs::rename(plain, path),
         Err(error) => {
             std::fs::remove_file(plain)?;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::permission::may_modify;
 use super::{Call, Outcome, Routes, cluster};
 use crate::state::Pool;
 use crate::wire::{Answer, Failure};
@@ -104,7 +105,15 @@ fn change(call: &Call) -> Outcome {
         let access = call.world.access();
         let machines = call.world.machines();
         let pool = access.pools.get(&id).ok_or_else(|| no_such(&id))?;
+        for storage in &storages {
+            may_modify(&access, &call.who, &format!("/storage/{storage}"))?;
+            if delete && !pool.storages.contains(storage) {
+                let text = format!("update pools failed: Storage '{storage}' is not a pool member");
+                return Err(Failure::die(text));
+            }
+        }
         for vmid in &vms {
+            may_modify(&access, &call.who, &format!("/vms/{vmid}"))?;
             if delete {
                 if !pool.vms.contains(vmid) {
                     return Err(Failure::die(format!(

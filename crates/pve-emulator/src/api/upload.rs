@@ -51,7 +51,7 @@ async fn upload(mut call: Call) -> Outcome {
     let Some(upload) = call.upload.take() else {
         return Err(Failure::die("no file received"));
     };
-    let temporary = TemporaryFile(upload.file.clone());
+    let temporary = upload.file;
     let spec = spec(&call)?;
     let content = call.params.required("content")?;
     let name = volume_name(&content, &upload.filename).map_err(|e| Failure::param("filename", e))?;
@@ -65,8 +65,8 @@ async fn upload(mut call: Call) -> Outcome {
     let node = call.node();
     let shown_temporary = format!(
         "/var/tmp/{}",
-        upload
-            .file
+        temporary
+            .path()
             .file_name()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default()
@@ -75,7 +75,7 @@ async fn upload(mut call: Call) -> Outcome {
         worker.log(format!("starting file import from: {shown_temporary}"));
         if let Some((algorithm, expected)) = checksum {
             worker.log("calculating checksum...");
-            let file = temporary.0.clone();
+            let file = temporary.path().to_owned();
             let found = tokio::task::spawn_blocking(move || checksum_of(&file, &algorithm))
                 .await
                 .map_err(|e| e.to_string())?
@@ -99,26 +99,12 @@ async fn upload(mut call: Call) -> Outcome {
         }
         // The data directory is one file system: a rename is the whole copy.
         storages
-            .place(&node, &spec, file_volume(&name, upload.size_bytes), &temporary.0)
+            .place(&node, &spec, file_volume(&name, upload.size_bytes), temporary.path())
             .map_err(|e| format!("import failed: {e}"))?;
         worker.log("finished file import successfully");
         Ok(())
     });
     Ok(upid.into())
-}
-
-/// A received file that goes away unless it has been moved.
-struct TemporaryFile(std::path::PathBuf);
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        match std::fs::remove_file(&self.0) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, file = %self.0.display(), "temporary file left behind");
-            }
-            _ => {}
-        }
-    }
 }
 
 /// The checksum of a file in lower-case hexadecimal.

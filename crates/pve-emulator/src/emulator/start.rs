@@ -1,6 +1,7 @@
 //! From settings to a running emulator.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -249,7 +250,7 @@ pub(super) fn check_plan(plan: &FaultPlan, nodes: &[String]) -> Result<(), Error
     match plan.nodes().find(|n| !nodes.contains(n)) {
         None => Ok(()),
         Some(node) => Err(Error::Invalid {
-            what: "node of a fault",
+            what: "node in the plan of faults",
             value: node.clone(),
             reason: format!("the nodes are {}", nodes.join(", ")),
         }),
@@ -261,6 +262,12 @@ fn clear(data_dir: &Path) -> std::io::Result<()> {
     match std::fs::remove_dir_all(data_dir.join("tmp")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
+    }
+    // Keys and secrets travel on volumes, and these folders are ours whoever made the directory around them.
+    for folder in ["nodes", "storage", "tmp"] {
+        let path = data_dir.join(folder);
+        std::fs::create_dir_all(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
     }
     sweep(data_dir)
 }

@@ -28,6 +28,9 @@ use crate::wire::{
 /// How many requests the log for tests remembers.
 const MAX_RECORDS: usize = 20_000;
 
+/// How many characters of a path it remembers; the longest that means anything has some hundred.
+const RECORDED_PATH: usize = 1_000;
+
 /// A fault that has to happen where the request's body is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CutAfter(pub(super) u64);
@@ -58,7 +61,7 @@ impl Server {
         let mut record = RequestRecord {
             index,
             method: method.to_string(),
-            path: path.clone(),
+            path: path.chars().take(RECORDED_PATH).collect(),
             user: None,
             status: 0,
         };

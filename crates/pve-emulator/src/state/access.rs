@@ -36,6 +36,16 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What tickets are signed with.
+#[derive(Clone, Serialize, Deserialize)]
+struct SigningKey(String);
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(..)")
+    }
+}
+
 /// An API token of a user.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Token {
@@ -116,7 +126,7 @@ pub(crate) struct Access {
     pub(crate) roles: BTreeMap<String, BTreeSet<String>>,
     pub(crate) acl: Vec<Acl>,
     pub(crate) pools: BTreeMap<String, Pool>,
-    ticket_key: String,
+    ticket_key: SigningKey,
 }
 
 impl Access {
@@ -133,7 +143,7 @@ impl Access {
             roles: edition.roles(),
             acl: Vec::new(),
             pools: BTreeMap::new(),
-            ticket_key: hex::encode(key),
+            ticket_key: SigningKey(hex::encode(key)),
         }
     }
 
@@ -196,10 +206,13 @@ impl Access {
         let (plain, signature) = ticket.split_once("::")?;
         let rest = plain.strip_prefix("PVE:")?;
         let (userid, time) = rest.rsplit_once(':')?;
+        if self.sign(plain) != signature {
+            return None;
+        }
         let made = u64::from_str_radix(time, 16).ok()?;
         // A clock that was set back a little must not end a session: PVE allows five minutes.
-        let age_fits = made <= now() + 300 && now() < made + TICKET_LIFETIME_S;
-        (age_fits && self.sign(plain) == signature && self.active(userid).is_some()).then(|| userid.to_owned())
+        let age_fits = made <= now() + 300 && is_fresh(made);
+        (age_fits && self.active(userid).is_some()).then(|| userid.to_owned())
     }
 
     pub(crate) fn make_csrf(&self, userid: &str) -> String {
@@ -215,19 +228,24 @@ impl Access {
         let Ok(made) = u64::from_str_radix(time, 16) else {
             return false;
         };
-        now() < made + TICKET_LIFETIME_S && self.sign_short(&format!("{time}:{userid}")) == signature
+        self.sign_short(&format!("{time}:{userid}")) == signature && is_fresh(made)
     }
 
     fn sign(&self, text: &str) -> String {
         // As long as PVE's RSA signatures are, so that clients with short buffers notice here.
         (0..8u8)
-            .map(|i| hex::encode(Sha256::digest(format!("{}{i}{text}", self.ticket_key))))
+            .map(|i| hex::encode(Sha256::digest(format!("{}{i}{text}", self.ticket_key.0))))
             .collect::<String>()
     }
 
     fn sign_short(&self, text: &str) -> String {
-        STANDARD_NO_PAD.encode(Sha256::digest(format!("{}csrf{text}", self.ticket_key)))
+        STANDARD_NO_PAD.encode(Sha256::digest(format!("{}csrf{text}", self.ticket_key.0)))
     }
+}
+
+/// Whether something that was made at this time still counts. The time is the caller's own until its signature was checked.
+fn is_fresh(made: u64) -> bool {
+    made.checked_add(TICKET_LIFETIME_S).is_some_and(|end| now() < end)
 }
 
 #[cfg(test)]

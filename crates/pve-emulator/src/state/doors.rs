@@ -1,5 +1,6 @@
 //! Ports on which console workers wait for their one connection, and the tickets that open them.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,6 @@ const TICKET_LIFE: Duration = Duration::from_secs(40);
 /// What a socket would hold on its way.
 const BUFFER: usize = 256 * 1024;
 
-#[derive(Debug)]
 struct Door {
     ticket: String,
     who: String,
@@ -28,11 +28,28 @@ struct Door {
 }
 
 /// A worker's side: where to connect, and the connection when it comes.
-#[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) port: u16,
     pub(crate) ticket: String,
     pub(crate) connection: oneshot::Receiver<DuplexStream>,
+}
+
+/// Without the tickets.
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door")
+            .field("vmid", &self.vmid)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All doors of the cluster.

@@ -45,20 +45,23 @@ impl Storages {
             std::fs::create_dir_all(dir.join(folder))?;
         }
         let index = dir.join("volumes.json");
-        if let Ok(bytes) = std::fs::read(&index) {
-            let listed: Vec<Volume> = serde_json::from_slice(&bytes)
-                .map_err(|source| std::io::Error::other(format!("{}: {source}", index.display())))?;
-            for mut volume in listed {
-                // A volume is listed before its file is made and as long as its file exists: an entry without a file is
-                // what a kill leaves of one that was not there yet or is there no more.
-                let Ok(file) = std::fs::metadata(Self::file_in(&dir, &volume.name)) else {
-                    continue;
-                };
-                if volume.vmid.is_none() && volume.size_bytes != file.len() {
-                    volume = file_volume(&volume.name, file.len());
-                }
-                found.insert(volume.name.clone(), volume);
+        let listed: Vec<Volume> = match std::fs::read(&index) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|source| std::io::Error::other(format!("{}: {source}", index.display())))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            // Taken for none, the next change would write an empty list over all of them.
+            Err(error) => return Err(error),
+        };
+        for mut volume in listed {
+            // A volume is listed before its file is made and as long as its file exists: an entry without a file is
+            // what a kill leaves of one that was not there yet or is there no more.
+            let Ok(file) = std::fs::metadata(Self::file_in(&dir, &volume.name)) else {
+                continue;
+            };
+            if volume.vmid.is_none() && volume.size_bytes != file.len() {
+                volume = file_volume(&volume.name, file.len());
             }
+            found.insert(volume.name.clone(), volume);
         }
         if spec.kind == StorageKind::Dir {
             adopt(&dir, &mut found)?;

@@ -85,6 +85,7 @@ impl World {
             move |source| Error::Data { path, source }
         };
         let mut machines = BTreeMap::new();
+        strangers(&settings).map_err(at(&settings.data_dir))?;
         for node in &settings.nodes {
             let dir = settings.data_dir.join("nodes").join(node).join("qemu-server");
             std::fs::create_dir_all(&dir).map_err(at(&dir))?;
@@ -237,6 +238,28 @@ impl World {
             tracing::error!(%error, dir = %self.settings.data_dir.display(), "state of {what} not written");
         }
     }
+}
+
+/// Refuses a directory with VMs of nodes that are not to be served: they would be out of sight, and their vmids free again.
+fn strangers(settings: &Settings) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(settings.data_dir.join("nodes")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let node = entry.file_name().to_string_lossy().into_owned();
+        if settings.nodes.contains(&node) {
+            continue;
+        }
+        let vms = entry.path().join("qemu-server").read_dir().map_or(0, Iterator::count);
+        if vms > 0 {
+            return Err(std::io::Error::other(format!(
+                "it holds {vms} VMs of the node {node}, which is not among the nodes to serve: start with as many nodes as before"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn machine_file(data_dir: &std::path::Path, vmid: u32, node: &str) -> PathBuf {

@@ -12,8 +12,8 @@ use super::Upid;
 use super::task::VANISHED;
 use crate::state::{now, write_whole};
 
-/// So many tasks outlive a restart; the oldest go first.
-const KEPT: usize = 5_000;
+/// So many tasks are kept; the oldest go first.
+pub(super) const KEPT: usize = 5_000;
 
 /// A task as it is written down. Without an end it has begun.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::archive::KEPT;
 use super::{Archive, Record, Upid};
 use crate::faults::{Faults, TaskFault};
 use crate::state::{Identity, now};
@@ -110,6 +111,11 @@ impl Worker {
         self.0.refusal.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether its node lost its power: nobody cleans up then.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.lost.is_cancelled()
+    }
+
     /// A line that makes the task end with warnings.
     pub(crate) fn warn(&self, line: &str) {
         let mut state = self.0.state();
@@ -172,6 +178,20 @@ impl Tasks {
         self.all().get(upid).cloned()
     }
 
+    /// Adds a task to the list; with more than are kept, the oldest that has ended goes.
+    fn keep(&self, task: &Arc<Task>) {
+        let mut all = self.all();
+        all.insert(task.upid.to_string(), Arc::clone(task));
+        if all.len() <= KEPT {
+            return;
+        }
+        let ended = all.values().filter(|t| t.end().is_some());
+        let oldest = ended.min_by_key(|t| t.order).map(|t| t.upid.to_string());
+        if let Some(oldest) = oldest {
+            all.remove(&oldest);
+        }
+    }
+
     /// All tasks of a node, the newest first.
     pub(crate) fn of_node(&self, node: &str) -> Vec<Arc<Task>> {
         let mut tasks: Vec<_> = self.all().values().filter(|t| t.upid.node == node).cloned().collect();
@@ -224,7 +244,7 @@ impl Tasks {
         });
         // Written down before anyone is told its UPID: after a kill it is a task that ended somehow, not an unknown one.
         self.archive.began(&task.upid);
-        self.all().insert(task.upid.to_string(), Arc::clone(&task));
+        self.keep(&task);
         let worker = Worker(Arc::clone(&task));
         let work = tokio::spawn(meet(fault, worker.clone(), work(worker)));
         let watched = Arc::clone(&task);
@@ -238,7 +258,7 @@ impl Tasks {
                 }),
                 () = watched.stop.cancelled() => {
                     abort.abort();
-                    Err("received interrupt".into())
+                    Err(interrupted(&watched.upid))
                 }
                 () = watched.lost.cancelled() => {
                     abort.abort();
@@ -282,6 +302,15 @@ async fn meet(
             tokio::time::sleep(time).await;
             work.await
         }
+    }
+}
+
+/// How a task ends that was stopped. What makes a VM dies of the interrupt inside its own error path, which names the work.
+fn interrupted(upid: &Upid) -> String {
+    match upid.kind.as_str() {
+        "qmcreate" => format!("unable to create VM {} - received interrupt", upid.id),
+        "qmclone" => "clone failed: received interrupt".to_owned(),
+        _ => "received interrupt".to_owned(),
     }
 }
 

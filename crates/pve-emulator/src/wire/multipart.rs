@@ -29,9 +29,30 @@ pub(crate) struct Upload {
     /// The name as the client sent it.
     pub(crate) filename: String,
     /// Where the bytes are.
-    pub(crate) file: PathBuf,
+    pub(crate) file: TemporaryFile,
     /// How many.
     pub(crate) size_bytes: u64,
+}
+
+/// A received file that goes away unless it has been moved.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, file = %self.0.display(), "temporary file left behind");
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Why an upload was not received.
@@ -51,7 +72,7 @@ impl From<std::io::Error> for UploadError {
 
 /// Reads a whole upload from `body` into a file at `file`.
 ///
-/// The file is removed again when the upload fails.
+/// The file is removed again when the upload fails, and when nobody wants what was received.
 pub(crate) async fn receive<S>(body: S, boundary: &str, file: &Path) -> Result<Upload, UploadError>
 where
     S: Stream<Item = std::io::Result<Bytes>> + Unpin,
@@ -60,12 +81,7 @@ where
         body,
         buffer: BytesMut::new(),
     };
-    let received = reader.receive(boundary, file).await;
-    if received.is_err() {
-        // Nothing may stay behind; that the file was never made is fine.
-        let _ = tokio::fs::remove_file(file).await;
-    }
-    received
+    reader.receive(boundary, TemporaryFile(file.to_owned())).await
 }
 
 struct Reader<S> {
@@ -101,7 +117,7 @@ where
         }
     }
 
-    async fn receive(&mut self, boundary: &str, file: &Path) -> Result<Upload, UploadError> {
+    async fn receive(&mut self, boundary: &str, file: TemporaryFile) -> Result<Upload, UploadError> {
         let delimiter = format!("--{boundary}");
         let mut params = Params::default();
         let mut next_field = 0;
@@ -133,11 +149,11 @@ where
                         &format!("wrong field name '{name}' for file upload, expected 'filename'"),
                     )));
                 }
-                let size_bytes = self.store(&delimiter, file).await?;
+                let size_bytes = self.store(&delimiter, file.path()).await?;
                 return Ok(Upload {
                     params,
                     filename,
-                    file: file.to_owned(),
+                    file,
                     size_bytes,
                 });
             }
@@ -237,7 +253,7 @@ mod tests {
             assert!(!file.exists(), "a failed upload leaves nothing");
         }
         let upload = upload?;
-        let bytes = std::fs::read(&upload.file).unwrap();
+        let bytes = std::fs::read(upload.file.path()).unwrap();
         Ok((upload, bytes))
     }
 

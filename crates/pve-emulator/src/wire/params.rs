@@ -1,13 +1,22 @@
 //! Parameters of a call, whichever way they came: path, query, form, JSON.
 
+use std::fmt;
+
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::{Failure, Shape};
 
 /// Parameters by name. Form values are strings, JSON keeps its types, a repeated key is an array (`FACTS` 27).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Params(pub(crate) Map<String, Value>);
+
+/// Names alone: values can be passwords.
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Params {
     /// The value as text; numbers and booleans are printed as PVE's Perl would.

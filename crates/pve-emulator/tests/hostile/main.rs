@@ -6,5 +6,6 @@
 mod client;
 mod judge;
 mod parameters;
+mod single;
 mod subject;
 mod transport;

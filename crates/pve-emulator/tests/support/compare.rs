@@ -99,7 +99,7 @@ fn walk<'a>(expected: &'a Value, actual: &Value, masks: &Masks, path: &mut Vec<S
     }
     if let Some((_, shape)) = masks.shapes.iter().find(|(p, _)| fits(p, path)) {
         let text = actual.as_str().map_or_else(|| actual.to_string(), str::to_owned);
-        let good = Regex::new(&format!("^(?:{shape})$")).map_or(true, |r| r.is_match(&text));
+        let good = Regex::new(&format!("^(?:{shape})$")).is_ok_and(|r| r.is_match(&text));
         if kind(expected) != kind(actual) || !good {
             found.push(format!("{}: expected the shape {shape}, got {actual}", pointer()));
         }

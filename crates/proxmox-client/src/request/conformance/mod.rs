@@ -106,7 +106,7 @@ fn whole_vm() -> CreateVm {
 }
 
 /// Every function of `request` that makes a request, with all its parameters given.
-fn all() -> Vec<(&'static str, Request)> {
+pub(crate) fn all() -> Vec<(&'static str, Request)> {
     let good = "each is well formed";
     let clone = CloneVm::new(Vmid::MAX)
         .name("c1")

@@ -48,6 +48,8 @@ const REPLIES: &[(&str, &str, &str, &str)] = &[
     ),
     ("GET", "/nodes/{node}/qemu/{vmid}/agent/file-read", "RawFileContent", ""),
     ("POST", "/nodes/{node}/qemu/{vmid}/agent/exec", "Started", ""),
+    ("POST", "/nodes/{node}/qemu/{vmid}/vncproxy", "ConsoleTicket", ""),
+    ("POST", "/nodes/{node}/qemu/{vmid}/termproxy", "ConsoleTicket", ""),
 ];
 
 /// A field as its source declares it.
@@ -136,7 +138,7 @@ fn returns(tree: &[Value], method: &str, path: &str, place: &str) -> Value {
 /// Which of the schema's types a reader takes.
 fn takes(kind: &str, schema_type: &str) -> bool {
     match kind {
-        "u64" | "opt_u64" | "opt_i64" | "Vmid" | "Option<Vmid>" => schema_type == "integer",
+        "u16" | "u64" | "opt_u64" | "opt_i64" | "Vmid" | "Option<Vmid>" => schema_type == "integer",
         "opt_f64" => ["number", "integer"].contains(&schema_type),
         "flag" | "opt_flag" => ["boolean", "integer"].contains(&schema_type),
         "Usage" => schema_type == "object",

@@ -1,7 +1,7 @@
 //! Where a console can be reached, and with what.
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 
 use crate::types::{lenient, upid::Upid};
 
@@ -13,7 +13,7 @@ const PASSWORD: usize = 8;
 #[non_exhaustive]
 pub struct ConsoleTicket {
     /// The port that `vncwebsocket` is to connect to.
-    #[serde(deserialize_with = "port")]
+    #[serde(deserialize_with = "lenient::u16")]
     pub port: u16,
     /// What lets in; secret.
     pub ticket: SecretString,
@@ -33,12 +33,6 @@ impl ConsoleTicket {
             ticket.chars().take(PASSWORD).collect::<String>().into()
         })
     }
-}
-
-/// PVE says a text where its schema has an integer.
-fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
-    let number = lenient::u64(deserializer)?;
-    u16::try_from(number).map_err(|_| D::Error::custom(format!("{number} is no port")))
 }
 
 #[cfg(test)]

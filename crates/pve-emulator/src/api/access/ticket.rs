@@ -21,9 +21,23 @@ async fn ticket(call: Call) -> Outcome {
         userid = format!("{userid}@{realm}");
     }
     let password = call.params.required("password")?;
+    // With both it only verifies a login and its rights, and gives no ticket.
+    let verify = call.params.text("path").zip(call.params.text("privs"));
     let body = {
         let access = call.world.access();
-        access.check_password(&userid, &password).then(|| {
+        let granted = verify.as_ref().is_none_or(|(path, privileges)| {
+            let who = Identity {
+                user: userid.clone(),
+                token: None,
+            };
+            let wanted: Vec<&str> = privileges.split([',', ';', ' ']).filter(|p| !p.is_empty()).collect();
+            access.require(&who, path, &wanted).is_ok()
+        });
+        let known = access.check_password(&userid, &password) && granted;
+        known.then(|| {
+            if verify.is_some() {
+                return json!({ "username": userid, "cap": capabilities(&access, &userid) });
+            }
             json!({
                 "username": userid,
                 "ticket": access.make_ticket(&userid),

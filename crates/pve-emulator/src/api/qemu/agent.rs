@@ -198,35 +198,46 @@ async fn file_write(call: Call) -> Outcome {
 
 async fn file_read(call: Call) -> Outcome {
     let file = call.params.required("file")?;
+    let limit = call.params.int("count").and_then(|count| usize::try_from(count).ok());
+    let limit = limit.unwrap_or(MAX_READ).min(MAX_READ);
+    let offset = call.params.int("offset").filter(|offset| *offset > 0);
     let handle = ask(&call, "guest-file-open", json!({ "path": file, "mode": "r" })).await?;
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut truncated = false;
-    let result = loop {
-        match ask(&call, "guest-file-read", json!({ "handle": handle, "count": 1 << 20 })).await {
-            Ok(part) => {
-                let data = part["buf-b64"].as_str().unwrap_or_default();
-                let decoded = STANDARD.decode(data).unwrap_or_default();
-                let empty = decoded.is_empty();
-                bytes.extend(decoded);
-                if part["eof"].as_bool() == Some(true) || empty {
-                    break Ok(());
-                }
-                if bytes.len() >= MAX_READ {
-                    truncated = true;
-                    break Ok(());
-                }
-            }
-            Err(failure) => break Err(failure),
-        }
-    };
+    let read = read_some(&call, &handle, offset, limit).await;
     let closed = ask(&call, "guest-file-close", json!({ "handle": handle })).await;
-    result?;
+    let (bytes, truncated) = read?;
     closed?;
-    let mut answer = json!({ "bytes-read": bytes.len(), "content": text_of(&bytes) });
+    let content = if call.params.flag("decode") == Some(false) {
+        STANDARD.encode(&bytes)
+    } else {
+        text_of(&bytes)
+    };
+    let mut answer = json!({ "bytes-read": bytes.len(), "content": content });
     if truncated {
         answer["truncated"] = 1.into();
     }
     Ok(answer.into())
+}
+
+/// At most `limit` bytes of an open file, and whether it goes on behind them.
+async fn read_some(call: &Call, handle: &Value, offset: Option<i64>, limit: usize) -> Result<(Vec<u8>, bool), Failure> {
+    if let Some(offset) = offset {
+        let seek = json!({ "handle": handle, "offset": offset, "whence": "set" });
+        ask(call, "guest-file-seek", seek).await?;
+    }
+    let mut bytes: Vec<u8> = Vec::new();
+    while bytes.len() < limit {
+        let count = (limit - bytes.len()).min(1 << 20);
+        let part = ask(call, "guest-file-read", json!({ "handle": handle, "count": count })).await?;
+        let decoded = STANDARD
+            .decode(part["buf-b64"].as_str().unwrap_or_default())
+            .unwrap_or_default();
+        let empty = decoded.is_empty();
+        bytes.extend(decoded);
+        if part["eof"].as_bool() == Some(true) || empty {
+            return Ok((bytes, false));
+        }
+    }
+    Ok((bytes, true))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::create::renew_macs;
 use super::drive::{CLOUDINIT_USED, allocation_line, cloudinit_name, disks, fresh_use, human, volid_of};
 use super::options::{is_cloudinit, is_drive, is_unused, parse};
+use super::unfinished::Unfinished;
 use super::{check_lock, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes, images};
@@ -76,13 +77,13 @@ async fn clone(call: Call) -> Outcome {
             }
         }
     }
+    // Who locks both takes the rights first, here and everywhere: two orders could wait for each other.
     for (key, volid) in disks(&source) {
+        let access = call.world.access();
         let storages = call.world.storages();
         let own_storage = volid.split(':').next().unwrap_or_default().to_owned();
         let into = storage.as_ref().filter(|_| full).unwrap_or(&own_storage);
-        call.world
-            .access()
-            .require(&call.who, &format!("/storage/{into}"), &["Datastore.AllocateSpace"])?;
+        access.require(&call.who, &format!("/storage/{into}"), &["Datastore.AllocateSpace"])?;
         let (_, volume) = storages
             .find(&node, &volid)
             .ok_or_else(|| Failure::die(format!("volume '{volid}' does not exist")))?;
@@ -123,13 +124,9 @@ async fn clone(call: Call) -> Outcome {
     let description = call.params.text("description");
     let task = call.task("qmclone", &vmid.to_string(), |world, worker| async move {
         worker.log(format!("creating a clone of VM {vmid} with ID {newid}"));
-        let _lock = match world.lock_vm(vmid).await {
-            Ok(lock) => lock,
-            Err(error) => {
-                world.remove_machine(newid);
-                return Err(format!("clone failed: {error}"));
-            }
-        };
+        let mut unfinished = Unfinished::new(&world, &worker, &new_node, newid);
+        let lock = world.lock_vm(vmid).await;
+        let _lock = lock.map_err(|error| format!("clone failed: {error}"))?;
         world.spend(Duration::from_millis(500)).await;
         let copy = Copy {
             world: &world,
@@ -140,31 +137,21 @@ async fn clone(call: Call) -> Outcome {
             storage,
             format,
         };
-        let mut made = Vec::new();
-        let begun = match worker.refused() {
-            Ok(()) => copy.config(source, &mut made).await,
+        let copied = match worker.refused() {
+            Ok(()) => copy.config(source, &mut unfinished.made).await,
             Err(error) => Err(error),
         };
-        match begun {
-            Ok(mut config) => {
-                config.insert("name".into(), name);
-                if let Some(description) = description {
-                    config.insert("description".into(), description.trim_end_matches('\n').to_owned());
-                }
-                world.change_machine(newid, |m| m.config = config);
-                if let Some(pool) = pool {
-                    world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(newid)));
-                }
-                Ok(())
-            }
-            Err(error) => {
-                for (spec, name) in made {
-                    images::remove(&world, &node, &spec, &name)?;
-                }
-                world.remove_machine(newid);
-                Err(format!("clone failed: {error}"))
-            }
+        let mut config = copied.map_err(|error| format!("clone failed: {error}"))?;
+        config.insert("name".into(), name);
+        if let Some(description) = description {
+            config.insert("description".into(), description.trim_end_matches('\n').to_owned());
         }
+        world.change_machine(newid, |m| m.config = config);
+        unfinished.finish();
+        if let Some(pool) = pool {
+            world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(newid)));
+        }
+        Ok(())
     });
     Ok(upid(task))
 }
@@ -182,7 +169,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// The clone's configuration with its new disks; what was made is noted in `made`.
-    async fn config(&self, source: ConfigMap, made: &mut Vec<(StorageSpec, String)>) -> Result<ConfigMap, String> {
+    async fn config(&self, source: ConfigMap, made: &mut Vec<String>) -> Result<ConfigMap, String> {
         let mut config = ConfigMap::new();
         for (key, text) in source {
             if is_unused(&key) || matches!(key.as_str(), "template" | "lock" | "vmstate" | "parent" | "snaptime") {
@@ -211,7 +198,7 @@ impl Copy<'_> {
         Ok(config)
     }
 
-    async fn cloudinit(&self, key: &str, text: &str, made: &mut Vec<(StorageSpec, String)>) -> Result<String, String> {
+    async fn cloudinit(&self, key: &str, text: &str, made: &mut Vec<String>) -> Result<String, String> {
         let volid = volid_of(text).unwrap_or_default();
         let own = volid.split(':').next().unwrap_or_default().to_owned();
         let spec = self
@@ -234,7 +221,7 @@ impl Copy<'_> {
             .create_disk(self.node, &spec, self.newid, &name, size, CLOUDINIT_USED);
         listed.map_err(|e| e.to_string())?;
         images::make(self.world, self.node, &spec, &name, images::Content::Empty).await?;
-        made.push((spec.clone(), name.clone()));
+        made.push(format!("{}:{name}", spec.id));
         self.worker.log(format!("allocated target volume '{}:{name}'", spec.id));
         let mut parts = parse(key, text).map_err(|f| f.message)?;
         parts.set("file", format!("{}:{name}", spec.id));
@@ -242,7 +229,7 @@ impl Copy<'_> {
         Ok(parts.print("file"))
     }
 
-    async fn disk(&self, key: &str, text: &str, made: &mut Vec<(StorageSpec, String)>) -> Result<String, String> {
+    async fn disk(&self, key: &str, text: &str, made: &mut Vec<String>) -> Result<String, String> {
         let volid = volid_of(text).unwrap_or_default();
         let (from_spec, base) = {
             let storages = self.world.storages();
@@ -266,7 +253,7 @@ impl Copy<'_> {
             images::Content::OnTopOf(from)
         };
         images::make(self.world, self.node, &spec, &name, content).await?;
-        made.push((spec.clone(), name.clone()));
+        made.push(format!("{}:{name}", spec.id));
         let shown = {
             let storages = self.world.storages();
             storages

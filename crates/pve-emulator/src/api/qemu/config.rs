@@ -263,7 +263,6 @@ async fn apply(
     for option in &change.delete {
         delete_option(world, node, vmid, option, running, &mut machine, &mut errors)?;
     }
-    let mut made = Vec::new();
     let drives = change.plans.iter().filter(|(_, p)| matches!(p, Plan::CloudInit { .. }));
     for (key, _) in drives {
         let other = before
@@ -274,21 +273,14 @@ async fn apply(
             return Err(Failure::die(text));
         }
     }
-    for (key, text) in &change.set {
-        let value = match change.plans.get(key) {
-            Some(plan) => drive::realise(world, node, vmid, key, plan, worker, &mut made)
-                .await
-                .map_err(Failure::die)?,
-            None => normalise(key, text)?,
-        };
-        if key == "boot" {
-            check_boot(&value, &machine)?;
+    let mut made = Vec::new();
+    let set = set_all(world, node, vmid, change, worker, running, &mut machine, &mut made).await;
+    if let Err(failure) = set {
+        // What was made for a change that is refused belongs to nobody.
+        for volid in &made {
+            drive::free(world, node, vmid, volid).map_err(Failure::die)?;
         }
-        if key == "template" && value == "0" {
-            machine.config.remove("template");
-            continue;
-        }
-        set_option(key, value, running, &mut machine);
+        return Err(failure);
     }
     if !running {
         machine.apply_pending();
@@ -298,11 +290,46 @@ async fn apply(
         change_media(world, node, vmid, &machine).await.map_err(Failure::die)?;
     }
     world.change_machine(vmid, |m| *m = machine);
+    if running && world.engine.status(vmid).is_none() {
+        // It ended meanwhile, and its end saw the configuration as it was before.
+        settle(world, vmid);
+    }
     if errors.is_empty() {
         Ok(())
     } else {
         Err(Failure::params(errors))
     }
+}
+
+/// Sets the options of a change; the volumes that were made for them are noted in `made`.
+#[expect(clippy::too_many_arguments, reason = "the parts of one change, in one place")]
+async fn set_all(
+    world: &Arc<World>,
+    node: &str,
+    vmid: u32,
+    change: &Change,
+    worker: Option<&Worker>,
+    running: bool,
+    machine: &mut Machine,
+    made: &mut Vec<String>,
+) -> Result<(), Failure> {
+    for (key, text) in &change.set {
+        let value = match change.plans.get(key) {
+            Some(plan) => drive::realise(world, node, vmid, key, plan, worker, made)
+                .await
+                .map_err(Failure::die)?,
+            None => normalise(key, text)?,
+        };
+        if key == "boot" {
+            check_boot(&value, machine)?;
+        }
+        if key == "template" && value == "0" {
+            machine.config.remove("template");
+            continue;
+        }
+        set_option(key, value, running, machine);
+    }
+    Ok(())
 }
 
 /// Puts other media into the CD-ROM drives of a running guest.

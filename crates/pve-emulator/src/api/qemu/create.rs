@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::options::{
     boot_text, check_bridge, check_privilege, default_boot, is_cdrom, is_drive, is_net, normalise, require_on_vm,
 };
+use super::unfinished::Unfinished;
 use super::{drive, power, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes};
@@ -137,15 +138,10 @@ async fn create(call: Call) -> Outcome {
     let start = call.params.flag("start") == Some(true);
     let who = call.who.clone();
     let task = call.task("qmcreate", &vmid.to_string(), |world, worker| async move {
-        let _lock = match world.lock_vm(vmid).await {
-            Ok(lock) => lock,
-            Err(error) => {
-                world.remove_machine(vmid);
-                return Err(format!("unable to create VM {vmid} - {error}"));
-            }
-        };
+        let mut unfinished = Unfinished::new(&world, &worker, &node, vmid);
+        let lock = world.lock_vm(vmid).await;
+        let _lock = lock.map_err(|error| format!("unable to create VM {vmid} - {error}"))?;
         world.spend(Duration::from_millis(300)).await;
-        let mut made = Vec::new();
         let mut failed = worker.refused().err();
         // A medium that is missing fails before anything is made.
         for plan in plans.values() {
@@ -159,7 +155,7 @@ async fn create(call: Call) -> Outcome {
             if failed.is_some() {
                 break;
             }
-            match drive::realise(&world, &node, vmid, key, plan, Some(&worker), &mut made).await {
+            match drive::realise(&world, &node, vmid, key, plan, Some(&worker), &mut unfinished.made).await {
                 Ok(text) => {
                     config.insert(key.clone(), text);
                 }
@@ -167,10 +163,6 @@ async fn create(call: Call) -> Outcome {
             }
         }
         if let Some(error) = failed {
-            for volid in made {
-                drive::free(&world, &node, vmid, &volid)?;
-            }
-            world.remove_machine(vmid);
             return Err(format!("unable to create VM {vmid} - {error}"));
         }
         if !config.contains_key("boot") {
@@ -189,12 +181,13 @@ async fn create(call: Call) -> Outcome {
             format!("creation-qemu={},ctime={}", world.settings.edition.qemu(), now()),
         );
         world.change_machine(vmid, |machine| machine.config = config);
+        unfinished.finish();
         if let Some(pool) = pool {
             world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(vmid)));
         }
         if start {
             worker.log("Execute autostart");
-            power::spawn_start(&world, &node, vmid, &who, false);
+            power::spawn_start(&world, &node, vmid, &who, power::StartOptions::default());
         }
         Ok(())
     });

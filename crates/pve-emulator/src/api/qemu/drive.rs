@@ -149,10 +149,11 @@ fn check_import(call: &Call, key: &str, source: &str) -> Result<(), Failure> {
         return Err(Failure::die(text));
     }
     let (storage, name) = source.split_once(':').unwrap_or_default();
+    // The rights before the storages, as everywhere.
+    let access = call.world.access();
     let storages = call.world.storages();
     let spec = storages.spec(storage).map_err(Failure::die)?;
     let (own, _) = parse_volume_name(spec.kind, name).map_err(Failure::die)?;
-    let access = call.world.access();
     if owner_of(&own).is_none() {
         let path = format!("/storage/{storage}");
         access.require_any(&call.who, &path, &["Datastore.Audit", "Datastore.AllocateSpace"])?;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::options::{is_cdrom, is_cloudinit, is_drive};
 use super::status::agent_enabled;
-use super::{check_lock, cloudinit, config, drive, skiplock, upid};
+use super::{check_lock, cloudinit, config, drive, not_emulated, root_only, skiplock, upid};
 use crate::api::{Call, Outcome, Routes, images};
 use crate::engine::{Drive, Launch, OnExit, Powerdown, StartError};
 use crate::state::{Identity, Machine, World};
@@ -19,7 +19,7 @@ use crate::wire::Failure;
 ///
 /// # Source
 /// `vm_stop` in PVE::QemuServer: 60 s.
-const POWERDOWN_S: u64 = 60;
+const POWERDOWN: Duration = Duration::from_secs(60);
 
 pub(super) fn add(routes: &mut Routes) {
     routes.add("POST /nodes/{node}/qemu/{vmid}/status/start", start);
@@ -31,33 +31,78 @@ pub(super) fn add(routes: &mut Routes) {
     routes.add("POST /nodes/{node}/qemu/{vmid}/status/resume", resume);
 }
 
+/// What a start is told beside the configuration.
+#[derive(Debug, Default)]
+pub(super) struct StartOptions {
+    skiplock: bool,
+    /// The machine type for this once.
+    machine: Option<String>,
+    /// A CPU for this once, as QEMU names it.
+    cpu: Option<String>,
+    /// How long the process may take to come up.
+    limit: Option<Duration>,
+}
+
 async fn start(call: Call) -> Outcome {
-    let skiplock = skiplock(&call)?;
-    let world = Arc::clone(&call.world);
+    root_only(
+        &call,
+        &[
+            "stateuri",
+            "skiplock",
+            "migratedfrom",
+            "migration_type",
+            "migration_network",
+            "targetstorage",
+            "force-cpu",
+            "nets-host-mtu",
+        ],
+    )?;
+    not_emulated(
+        &call,
+        &[
+            "stateuri",
+            "migratedfrom",
+            "migration_type",
+            "migration_network",
+            "targetstorage",
+        ],
+    )?;
+    not_emulated(&call, &["nets-host-mtu", "with-conntrack-state"])?;
+    let options = StartOptions {
+        skiplock: call.params.flag("skiplock") == Some(true),
+        machine: call.params.text("machine"),
+        cpu: call.params.text("force-cpu"),
+        limit: seconds(&call, "timeout"),
+    };
     Ok(upid(spawn_start(
-        &world,
+        &call.world,
         &call.node(),
         call.vmid(),
         &call.who,
-        skiplock,
+        options,
     )))
 }
 
+fn seconds(call: &Call, name: &str) -> Option<Duration> {
+    let seconds = call.params.int(name).and_then(|t| u64::try_from(t).ok());
+    seconds.map(Duration::from_secs)
+}
+
 /// Starts a `qmstart` task.
-pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Identity, skiplock: bool) -> String {
+pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Identity, options: StartOptions) -> String {
     let node = node.to_owned();
     let inner = Arc::clone(world);
     let task = world
         .tasks
         .spawn(&node.clone(), "qmstart", &vmid.to_string(), who, |worker| async move {
             let _lock = inner.lock_vm(vmid).await?;
-            let machine = inner
+            let mut machine = inner
                 .machine(&node, vmid)
                 .ok_or_else(|| format!("Configuration file 'nodes/{node}/qemu-server/{vmid}.conf' does not exist"))?;
             if machine.is_template() {
                 return Err("you can't start a vm if it's a template".into());
             }
-            check_lock(&machine.config, skiplock)?;
+            check_lock(&machine.config, options.skiplock)?;
             if inner.engine.status(vmid).is_some() {
                 return Err(format!("VM {vmid} already running"));
             }
@@ -70,7 +115,18 @@ pub(super) fn spawn_start(world: &Arc<World>, node: &str, vmid: u32, who: &Ident
                 cloudinit::generated(&inner, vmid);
             }
             inner.spend(Duration::from_millis(800)).await;
-            launch(&inner, vmid, &machine, &worker).await
+            let once = [("machine", options.machine), ("cpu", options.cpu)];
+            let once = once
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+            machine.config.extend(once);
+            let launched = launch(&inner, vmid, &machine, &worker);
+            match options.limit.filter(|limit| !limit.is_zero()) {
+                None => launched.await,
+                Some(limit) => tokio::time::timeout(inner.patience(limit), launched)
+                    .await
+                    .unwrap_or_else(|_| Err("start failed: command failed: got timeout".into())),
+            }
         });
     task.upid.to_string()
 }
@@ -160,18 +216,19 @@ fn check_bridges(machine: &Machine) -> Result<(), String> {
 
 /// Waits until the VM's process is gone; whether it is.
 async fn gone(world: &World, vmid: u32, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
+    // A limit beyond what a clock can tell is none.
+    let end = Instant::now().checked_add(limit);
     loop {
         let exited = world.exited.notified();
         if world.engine.status(vmid).is_none() {
             return true;
         }
-        let now = Instant::now();
-        if now >= end {
+        let left = end.map_or(limit, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
             return false;
         }
         // The engine announces the end a moment before it is true, so look again soon.
-        let pause = Duration::from_millis(20).min(end - now);
+        let pause = Duration::from_millis(20).min(left);
         tokio::select! {
             () = exited => tokio::time::sleep(Duration::from_millis(1)).await,
             () = tokio::time::sleep(pause) => {}
@@ -184,7 +241,12 @@ fn no_config(vmid: u32, node: &str) -> String {
 }
 
 async fn stop(call: Call) -> Outcome {
+    root_only(&call, &["skiplock", "keepActive", "migratedfrom"])?;
+    not_emulated(&call, &["migratedfrom"])?;
     let skiplock = skiplock(&call)?;
+    if call.params.flag("overrule-shutdown") == Some(true) {
+        overrule_shutdowns(&call).await;
+    }
     let (node, vmid) = (call.node(), call.vmid());
     let task = call.task("qmstop", &vmid.to_string(), |world, _| async move {
         let machine = world.machine(&node, vmid).ok_or_else(|| no_config(vmid, &node))?;
@@ -200,14 +262,28 @@ async fn stop(call: Call) -> Outcome {
     Ok(upid(task))
 }
 
+/// Ends the shutdowns of a VM that are under way, as far as the caller may: they hold its lock.
+///
+/// # Source
+/// `overrule-shutdown` of `vm_stop` in `PVE::API2::Qemu`: own tasks, or those of all with `Sys.Modify` on `/`.
+async fn overrule_shutdowns(call: &Call) {
+    let all = call.who.is_root() || call.world.access().has(&call.who, "/", "Sys.Modify");
+    let vmid = call.vmid().to_string();
+    for task in call.world.tasks.of_node(&call.node()) {
+        let upid = &task.upid;
+        let its = upid.kind == "qmshutdown" && upid.id == vmid && (all || upid.user == call.who.full());
+        if its && task.end().is_none() {
+            task.stop();
+            task.wait(Duration::from_secs(5)).await;
+        }
+    }
+}
+
 async fn shutdown(call: Call) -> Outcome {
+    root_only(&call, &["keepActive"])?;
     let skiplock = skiplock(&call)?;
     let (node, vmid) = (call.node(), call.vmid());
-    let timeout = call
-        .params
-        .int("timeout")
-        .and_then(|t| u64::try_from(t).ok())
-        .unwrap_or(POWERDOWN_S);
+    let timeout = seconds(&call, "timeout").unwrap_or(POWERDOWN);
     let force = call.params.flag("forceStop") == Some(true);
     if call.world.engine.status(vmid).is_some_and(|s| s.paused) && !force {
         return Err(Failure::die("VM is paused - cannot shutdown"));
@@ -219,7 +295,7 @@ async fn shutdown(call: Call) -> Outcome {
         }
         check_lock(&machine.config, skiplock)?;
         let _lock = world.lock_vm(vmid).await?;
-        power_off(&world, vmid, &machine, Duration::from_secs(timeout), force, &worker).await
+        power_off(&world, vmid, &machine, timeout, force, &worker).await
     });
     Ok(upid(task))
 }
@@ -278,17 +354,13 @@ async fn reboot(call: Call) -> Outcome {
         return Err(Failure::die("VM is paused - cannot shutdown"));
     }
     let (node, vmid, who) = (call.node(), call.vmid(), call.who.clone());
-    let timeout = call
-        .params
-        .int("timeout")
-        .and_then(|t| u64::try_from(t).ok())
-        .unwrap_or(POWERDOWN_S);
+    let timeout = seconds(&call, "timeout").unwrap_or(POWERDOWN);
     let task = call.task("qmreboot", &vmid.to_string(), |world, worker| async move {
         worker.log("requesting reboot of VM ".to_owned() + &vmid.to_string());
         check_lock(&machine.config, false)?;
-        power_off(&world, vmid, &machine, Duration::from_secs(timeout), false, &worker).await?;
+        power_off(&world, vmid, &machine, timeout, false, &worker).await?;
         // The end of the old process starts a new one, in a task of its own (FACTS 75).
-        spawn_start(&world, &node, vmid, &who, false);
+        spawn_start(&world, &node, vmid, &who, StartOptions::default());
         Ok(())
     });
     Ok(upid(task))
@@ -322,7 +394,8 @@ async fn suspend(call: Call) -> Outcome {
 }
 
 async fn resume(call: Call) -> Outcome {
-    skiplock(&call)?;
+    root_only(&call, &["skiplock", "nocheck"])?;
+    not_emulated(&call, &["nocheck"])?;
     must_run(&call)?;
     let vmid = call.vmid();
     let task = call.task("qmresume", &vmid.to_string(), |world, _| async move {

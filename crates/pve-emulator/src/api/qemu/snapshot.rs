@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::drive::disks;
+use super::power;
 use super::{check_lock, upid};
 use crate::api::access::uuid;
 use crate::api::{Call, Outcome, Routes, images};
@@ -155,7 +156,8 @@ async fn create(call: Call) -> Outcome {
 
 async fn rollback(call: Call) -> Outcome {
     let name = call.params.required("snapname")?;
-    let (node, vmid) = (call.node(), call.vmid());
+    let (node, vmid, who) = (call.node(), call.vmid(), call.who.clone());
+    let start = call.params.flag("start") == Some(true);
     let task = call.task("qmrollback", &vmid.to_string(), |world, _| async move {
         let _lock = world.lock_vm(vmid).await?;
         let machine = world.machine(&node, vmid).ok_or("the VM is gone")?;
@@ -181,6 +183,9 @@ async fn rollback(call: Call) -> Outcome {
             machine.pending.clear();
             machine.pending_delete.clear();
         });
+        if start {
+            power::spawn_start(&world, &node, vmid, &who, power::StartOptions::default());
+        }
         Ok(())
     });
     Ok(upid(task))

@@ -37,7 +37,10 @@ pub(crate) fn summary(world: &World, vmid: u32, machine: &Machine) -> Summary {
     let config = &machine.config;
     let running = world.engine.status(vmid);
     let number = |key: &str| config.get(key).and_then(|v| v.parse::<u64>().ok());
-    let cores = number("cores").unwrap_or(1) * number("sockets").unwrap_or(1);
+    // The schema has no upper end.
+    let cores = number("cores")
+        .unwrap_or(1)
+        .saturating_mul(number("sockets").unwrap_or(1));
     let memory = config.get("memory").and_then(|m| {
         let text = m.split(',').next().unwrap_or_default();
         text.strip_prefix("current=").unwrap_or(text).parse::<u64>().ok()
@@ -63,7 +66,7 @@ pub(crate) fn summary(world: &World, vmid: u32, machine: &Machine) -> Summary {
         status: if running.is_some() { "running" } else { "stopped" },
         cpus: number("vcpus").unwrap_or(cores),
         cpu: running.as_ref().map_or(0.0, |r| r.cpu),
-        maxmem: memory.unwrap_or(512) << 20,
+        maxmem: memory.unwrap_or(512).saturating_mul(1 << 20),
         mem: running.as_ref().map_or(0, |r| r.mem_bytes),
         maxdisk,
         uptime: running.as_ref().map_or(0, |r| r.uptime_s),
