@@ -17,7 +17,7 @@ impl Subject {
     async fn get(&self, path: &str) -> Reply {
         let path = format!("/api2/json{path}");
         self.client
-            .send("GET", &path, &[self.auth.clone()], None)
+            .send("GET", &path, std::slice::from_ref(&self.auth), None)
             .await
             .unwrap()
     }
