@@ -158,7 +158,7 @@ E2E_JOBS ?= 2
 .PHONY: e2e
 e2e: ## Whole builds of the example on real guests, from the stand-in medium, four ways (docs/guide/real-machine.md)
 	@for tool in qemu-system-x86_64 qemu-img; do
-	    command -v "$$tool" >/dev/null || { $(call lacks,whole builds on real guests,"$$tool",apt-get install qemu-system-x86 qemu-utils ovmf); exit 0; }
+	    command -v "$$tool" >/dev/null || { $(call lacks,whole builds on real guests,qemu-system-x86_64 or qemu-img,apt-get install qemu-system-x86 qemu-utils ovmf); exit 0; }
 	done
 	[[ -e /usr/share/OVMF/OVMF_CODE_4M.fd ]] || { $(call lacks,whole builds on real guests,OVMF,apt-get install ovmf); exit 0; }
 	stand-in/build || { $(call lacks,whole builds on real guests,stand-in medium,make stand-in (as root)); exit 0; }
