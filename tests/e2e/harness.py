@@ -93,9 +93,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 class Eyes:
-    """Watches this machine's connections to the guests' SSH while a build runs."""
+    """Watches this machine's connections to the SSH of one emulator's guests while a build runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path) -> None:
+        self._port = data / "run/ssh-port"
         self.connections: set[str] = set()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -112,11 +113,15 @@ class Eyes:
         while not self._ends.wait(0.2):
             for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
                 _, local, remote, state, *_ = line.split()
-                address = remote.split(":")[0]
+                address, port = remote.split(":")
                 # Addresses stand there in the machine's byte order; 01 is an established connection. What is forwarded is SSH.
                 number = int.from_bytes(int(address, 16).to_bytes(4, "little"), "big")
-                if number in GUESTS and state == "01":
+                if number in GUESTS and state == "01" and self._is_ours(int(port, 16)):
                     self.connections.add(local)
+
+    def _is_ours(self, port: int) -> bool:
+        """Guests of another emulator may run on this machine; each one has a port of its own for all of its guests."""
+        return self._port.exists() and self._port.read_text() == str(port)
 
 
 @dataclass

@@ -44,14 +44,14 @@ def _look(site: Site, pve: Cluster, built: Built, eyes: Eyes) -> Outcome:
 
 def _on_a_cluster(site: Site, folder: Path, **variables: str) -> Outcome:
     """On an emulator that runs for itself, told only what that one prints."""
-    with cluster(site.data) as pve, Eyes() as eyes:
+    with cluster(site.data) as pve, Eyes(site.data) as eyes:
         site.env = pve.secret()
         return _look(site, pve, site.build(folder, *pve.options(), **variables), eyes)
 
 
 def bios_oemdrv_ssh(site: Site) -> Outcome:
     """The short way: one command, the emulator inside it; the image outlives it."""
-    with Eyes() as eyes:
+    with Eyes(site.data) as eyes:
         built = site.build(EXAMPLE, "--emulator=qemu", "--data", str(site.data))
     left = processes_in(site.data)
     with cluster(site.data) as pve:
