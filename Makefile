@@ -50,7 +50,7 @@ rust-test: ## Rust tests and doctests
 	    command -v "$$tool" >/dev/null || $(call lacks,comparison of ISO files,xorriso or isoinfo,apt-get install xorriso genisoimage)
 	done
 	for tool in qemu-system-x86_64 qemu-img; do
-	    command -v "$$tool" >/dev/null || $(call lacks,tests with real guests,"$$tool",apt-get install qemu-system-x86 qemu-utils ovmf)
+	    command -v "$$tool" >/dev/null || $(call lacks,tests with real guests,'"$$tool"',apt-get install qemu-system-x86 qemu-utils ovmf)
 	done
 	$(CARGO) test --quiet --workspace --no-fail-fast
 
