@@ -192,7 +192,9 @@ fail() {
 setting() { sed -n "s/^$2=//p" "$1" | tail -n 1; }
 
 # The file's text in one form: no carriage returns, comments or empty lines, no quotes around a whole value.
-told() { sed -E -e 's/\r$//' -e '/^[[:space:]]*(#|$)/d' -e "s/^([A-Z0-9_]+)=([\"'])(.*)\2\$/\1=\3/" "$1"; }
+told() {
+    sed -E -e 's/\r$//' -e '/^[[:space:]]*(#|$)/d' -e 's/^([A-Z0-9_]+)="(.*)"$/\1=\2/' -e "s/^([A-Z0-9_]+)='(.*)'\$/\1=\2/" "$1"
+}
 
 umask 077
 work="$(mktemp -d "${root}/run/k3simage.XXXXXX")"
