@@ -167,7 +167,7 @@ async fn what_goes_wrong_in_the_guest_is_named_in_time() {
             &[
                 "install failed",
                 "the end of the installation did not happen within 2.0 s",
-                "console",
+                "its screen shows",
             ],
         ),
         (
