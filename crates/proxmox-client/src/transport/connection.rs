@@ -102,7 +102,11 @@ impl Connection {
     }
 
     /// At most the time that a request may take.
-    async fn limited<T>(&self, request: &Request, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    pub(super) async fn limited<T>(
+        &self,
+        request: &Request,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let done = tokio::time::timeout(self.request_timeout, work).await;
         done.unwrap_or_else(|_| {
             Err(Error::Timeout {

@@ -37,13 +37,7 @@ pub(crate) struct Socket {
 impl Connection {
     /// Asks for a websocket, once: a console's ticket serves once, and a late one can cost other people's sessions (`FACTS` 63).
     pub(crate) async fn websocket(&self, request: &Request) -> Result<Socket, Error> {
-        let opened = tokio::time::timeout(self.request_timeout, self.upgrade(request)).await;
-        opened.unwrap_or_else(|_| {
-            Err(Error::Timeout {
-                what: format!("{} {}", request.method, request.path),
-                after: self.request_timeout,
-            })
-        })
+        self.limited(request, self.upgrade(request)).await
     }
 
     async fn upgrade(&self, request: &Request) -> Result<Socket, Error> {
