@@ -1,7 +1,7 @@
 //! Downloads by the node: `download-url` and `query-url-metadata`.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::upload::{checksum_of, volume_name};
 use super::{Call, Outcome, Routes};
 use crate::state::{Storages, World, file_volume};
 use crate::tasks::Worker;
-use crate::wire::{Failure, Shape};
+use crate::wire::{Failure, Shape, TemporaryFile};
 
 /// wget follows so many redirects.
 const MAX_REDIRECTS: usize = 20;
@@ -194,17 +194,17 @@ impl Download {
         let shown = format!("{target}.tmp_dwnl.{number}");
         let dir = world.settings.data_dir.join("tmp");
         tokio::fs::create_dir_all(&dir).await.map_err(|e| e.to_string())?;
-        let temporary = Temporary(dir.join(format!("download-{}", hex::encode(rand::random::<[u8; 16]>()))));
+        let temporary = TemporaryFile::new(dir.join(format!("download-{}", hex::encode(rand::random::<[u8; 16]>()))));
         let room = {
             let storages = world.storages();
             self.spec
                 .total_bytes
                 .saturating_sub(storages.used(&self.node, &self.spec))
         };
-        self.fetch(worker, &shown, &temporary.0, room).await?;
+        self.fetch(worker, &shown, temporary.path(), room).await?;
         if let Some((algorithm, expected)) = &self.checksum {
             worker.log("calculating checksum...");
-            let found = sum(&temporary.0, algorithm).await?;
+            let found = sum(temporary.path(), algorithm).await?;
             if !found.eq_ignore_ascii_case(expected) {
                 return Err(format!("checksum mismatch: got '{found}' != expect '{expected}'"));
             }
@@ -213,7 +213,7 @@ impl Download {
         if self.decompress {
             let plain = format!("{target}.tmp_dcom.{number}");
             worker.log(format!("decompressing {shown} to {plain}"));
-            let path = temporary.0.clone();
+            let path = temporary.path().to_owned();
             let inflated = tokio::task::spawn_blocking(move || inflate(&path, room))
                 .await
                 .map_err(|e| e.to_string())?;
@@ -238,7 +238,7 @@ impl Download {
         {
             let mut magic = [0; 4];
             let read =
-                std::fs::File::open(&temporary.0).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut magic));
+                std::fs::File::open(temporary.path()).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut magic));
             if read.is_err() || magic != *b"QFI\xfb" {
                 worker.log(format!(
                     "command '/usr/bin/qemu-img info '--output=json' {shown} -f qcow2' failed: exit code 1"
@@ -247,10 +247,10 @@ impl Download {
                 return Err(format!("failed to verify file: {text}"));
             }
         }
-        let size = std::fs::metadata(&temporary.0).map_err(|e| e.to_string())?.len();
+        let size = std::fs::metadata(temporary.path()).map_err(|e| e.to_string())?.len();
         let mut storages = world.storages_mut();
         storages
-            .place(&self.node, &self.spec, file_volume(&self.name, size), &temporary.0)
+            .place(&self.node, &self.spec, file_volume(&self.name, size), temporary.path())
             .map_err(|e| e.to_string())?;
         worker.log(format!("download of '{}' to '{target}' finished", self.url));
         Ok(())
@@ -345,20 +345,6 @@ impl Download {
             clock()
         ));
         Ok(())
-    }
-}
-
-/// A downloaded file that goes away unless it has been moved.
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        match std::fs::remove_file(&self.0) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, file = %self.0.display(), "temporary file left behind");
-            }
-            _ => {}
-        }
     }
 }
 

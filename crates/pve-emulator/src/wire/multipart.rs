@@ -34,11 +34,15 @@ pub(crate) struct Upload {
     pub(crate) size_bytes: u64,
 }
 
-/// A received file that goes away unless it has been moved.
+/// A file on its way that goes away unless it has been moved.
 #[derive(Debug)]
 pub(crate) struct TemporaryFile(PathBuf);
 
 impl TemporaryFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -81,7 +85,7 @@ where
         body,
         buffer: BytesMut::new(),
     };
-    reader.receive(boundary, TemporaryFile(file.to_owned())).await
+    reader.receive(boundary, TemporaryFile::new(file.to_owned())).await
 }
 
 struct Reader<S> {
