@@ -37,7 +37,8 @@ pub(crate) struct Socket {
 impl Connection {
     /// Asks for a websocket, once: a console's ticket serves once, and a late one can cost other people's sessions (`FACTS` 63).
     pub(crate) async fn websocket(&self, request: &Request) -> Result<Socket, Error> {
-        self.limited(request, self.upgrade(request)).await
+        // The TLS handshake within makes this future one of many kilobytes, and every caller's with it.
+        self.limited(request, Box::pin(self.upgrade(request))).await
     }
 
     async fn upgrade(&self, request: &Request) -> Result<Socket, Error> {
