@@ -90,10 +90,43 @@ pub struct Running {
     pub mem_bytes: u64,
     /// Bytes read and written per drive slot since the process began; cumulative over resets (`FACTS` 76).
     pub drive_bytes: BTreeMap<String, DriveCounters>,
-    /// Whether the virtual CPUs are paused (`qmpstatus: paused`, `FACTS` 42).
-    pub paused: bool,
+    /// Whether the virtual CPUs run, and if not, why.
+    pub state: RunState,
     /// The QEMU that runs it, when that is a real one; else the API shows the one that comes with its Proxmox VE.
     pub qemu: Option<QemuRelease>,
+}
+
+impl Running {
+    /// Did somebody pause it? PVE refuses to shut such a VM down; one that stands at a drive's error it does not count.
+    pub fn is_paused(&self) -> bool {
+        self.state == RunState::Paused
+    }
+}
+
+/// QEMU's own word for the state of a guest's virtual CPUs: the API's `qmpstatus`.
+///
+/// # Source
+/// `RunState` in QEMU's `qapi/run-state.json`; those that a guest of this crate can be in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunState {
+    /// They run.
+    #[default]
+    Running,
+    /// Somebody paused them (`FACTS` 42).
+    Paused,
+    /// QEMU stopped them because a drive has no room or gave an error; they go on when somebody lets them.
+    IoError,
+}
+
+impl RunState {
+    /// The word of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::IoError => "io-error",
+        }
+    }
 }
 
 /// A QEMU and the machine that it plays, as the API shows them of a running guest.

@@ -11,6 +11,7 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderV
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use crate::engine::RunState;
 use crate::state::{World, now};
 
 const STYLE: &str = include_str!("status_page.css");
@@ -165,7 +166,7 @@ fn guest_table(world: &World, main: &mut String) {
             badge("plain", "template")
         } else {
             match &running {
-                Some(running) if running.paused => badge("warn", "paused"),
+                Some(running) if running.state != RunState::Running => badge("warn", running.state.as_str()),
                 Some(_) => badge("good", "running"),
                 None => badge("plain", "stopped"),
             }

@@ -104,6 +104,14 @@ impl Context {
                 {
                     pace.pause(&error.to_string()).await?;
                 }
+                Ok(status) if status.has_io_error() => {
+                    return Err(Error::Impossible {
+                        what: format!("work in vm {vmid}"),
+                        reason: "Proxmox VE has paused it at an error of its storage (`io-error`): most likely the storage is full; \
+                                 make room, or take another one"
+                            .to_owned(),
+                    });
+                }
                 ended => return ended.map_err(Error::api(attempt.as_str())),
             }
         }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pve_emulator::engine::{
-    AgentError, ByteStream, DriveCounters, Engine, Exit, Launch, Powerdown, Running, StartError, StreamError,
+    AgentError, ByteStream, DriveCounters, Engine, Exit, Launch, Powerdown, RunState, Running, StartError, StreamError,
 };
 use serde_json::{Value, json};
 
@@ -163,7 +163,11 @@ impl Engine for RecordedGuests {
         Some(Running {
             pid: guest.pid,
             uptime_s: guest.began.elapsed().as_secs(),
-            paused: guest.paused,
+            state: if guest.paused {
+                RunState::Paused
+            } else {
+                RunState::Running
+            },
             drive_bytes: guest
                 .launch
                 .drives

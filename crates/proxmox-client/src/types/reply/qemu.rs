@@ -74,6 +74,14 @@ impl VmStatus {
         self.status.as_deref() == Some("stopped")
     }
 
+    /// Has QEMU paused it because a drive gave an error or its storage has no room? It stays so until someone resumes it.
+    ///
+    /// # Source
+    /// `RunState` in QEMU's `qapi/run-state.json`, which `qmpstatus` passes on; QEMU's `werror=enospc` is PVE's default too.
+    pub fn has_io_error(&self) -> bool {
+        self.qmpstatus.as_deref() == Some("io-error")
+    }
+
     /// The VM's tags.
     pub fn tags(&self) -> Vec<String> {
         self.tags.as_deref().map(split_tags).unwrap_or_default()

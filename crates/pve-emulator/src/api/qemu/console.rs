@@ -1,6 +1,7 @@
 //! Keys and monitor commands.
 
 use crate::api::{Call, Outcome, Routes};
+use crate::engine::RunState;
 use crate::wire::{Answer, Failure, Shape};
 
 pub(super) fn add(routes: &mut Routes) {
@@ -35,7 +36,10 @@ async fn monitor(call: Call) -> Outcome {
     };
     match words.as_slice() {
         ["info", "status"] => {
-            let word = if status.paused { "paused" } else { "running" };
+            let word = match status.state {
+                RunState::IoError => "paused (io-error)",
+                other => other.as_str(),
+            };
             Ok(format!("VM status: {word}\r\n").into())
         }
         ["sendkey", key] | ["sendkey", key, _] => {

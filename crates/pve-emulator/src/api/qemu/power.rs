@@ -285,7 +285,7 @@ async fn shutdown(call: Call) -> Outcome {
     let (node, vmid) = (call.node(), call.vmid());
     let timeout = seconds(&call, "timeout").unwrap_or(POWERDOWN);
     let force = call.params.flag("forceStop") == Some(true);
-    if call.world.engine.status(vmid).is_some_and(|s| s.paused) && !force {
+    if call.world.engine.status(vmid).is_some_and(|s| s.is_paused()) && !force {
         return Err(Failure::die("VM is paused - cannot shutdown"));
     }
     let task = call.task("qmshutdown", &vmid.to_string(), |world, worker| async move {
@@ -350,7 +350,7 @@ fn must_run(call: &Call) -> Result<Machine, Failure> {
 
 async fn reboot(call: Call) -> Outcome {
     let machine = must_run(&call)?;
-    if call.world.engine.status(call.vmid()).is_some_and(|s| s.paused) {
+    if call.world.engine.status(call.vmid()).is_some_and(|s| s.is_paused()) {
         return Err(Failure::die("VM is paused - cannot shutdown"));
     }
     let (node, vmid, who) = (call.node(), call.vmid(), call.who.clone());

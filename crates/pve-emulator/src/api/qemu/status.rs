@@ -126,11 +126,7 @@ async fn current(call: Call) -> Outcome {
     let (mut body, s) = entry(&call.world, call.vmid(), &machine);
     let config = &machine.config;
     body.insert("ha".into(), json!({ "managed": 0 }));
-    let qmp = match &s.running {
-        None => "stopped",
-        Some(running) if running.paused => "paused",
-        Some(_) => "running",
-    };
+    let qmp = s.running.as_ref().map_or("stopped", |running| running.state.as_str());
     body.insert("qmpstatus".into(), qmp.into());
     if agent_enabled(config) {
         body.insert("agent".into(), 1.into());

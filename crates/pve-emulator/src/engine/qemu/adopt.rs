@@ -14,7 +14,7 @@ use super::network::Addresses;
 use super::process::Process;
 use super::qmp::Qmp;
 use super::run_dir::{Names, RunDir};
-use crate::engine::OnExit;
+use crate::engine::{OnExit, RunState};
 use crate::state::write_whole;
 
 /// Holds the port of the guests' SSH, so that guests taken over are reached as before.
@@ -118,10 +118,11 @@ async fn take_over(
         .execute("query-status", json!({}), MONITOR)
         .await
         .map_err(|e| e.to_string())?;
-    let paused = match status["status"].as_str() {
-        Some("running") => false,
+    let state = match status["status"].as_str() {
+        Some("running") => RunState::Running,
         Some("prelaunch") => return Err("its start was not finished".into()),
-        _ => true,
+        Some("io-error") => RunState::IoError,
+        _ => RunState::Paused,
     };
     let port = shared.addresses.ssh_port;
     if record.ssh_port != port && record.mac.is_some() {
@@ -139,7 +140,7 @@ async fn take_over(
         }
     }
     shared.addresses.hold(vmid, record.address);
-    let guest = Guest::new(record.facts(vmid, process, paused), qmp, Arc::clone(&shared.run)).await;
+    let guest = Guest::new(record.facts(vmid, process, state), qmp, Arc::clone(&shared.run)).await;
     shared.keep(&guest, events, None, Arc::clone(on_exit));
     Ok(())
 }

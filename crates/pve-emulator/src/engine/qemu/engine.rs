@@ -21,8 +21,8 @@ use super::qmp::{Event, Qmp, QmpError};
 use super::run_dir::{Names, RunDir};
 use super::{Accel, QemuOptions, agent, firmware, network};
 use crate::engine::{
-    AgentError, ByteStream, Disks, Drive, Engine, Exit, Launch, OnExit, Powerdown, Running, SnapshotAction, StartError,
-    StreamError,
+    AgentError, ByteStream, Disks, Drive, Engine, Exit, Launch, OnExit, Powerdown, RunState, Running, SnapshotAction,
+    StartError, StreamError,
 };
 use crate::error::Error;
 
@@ -230,7 +230,20 @@ impl QemuEngine {
             let done = qmp.execute("cont", json!({}), MONITOR).await;
             done.map_err(|e| failed(&mut child, format!("starting the processors: {e}")))?;
         }
-        let guest = Guest::new(facts.facts(vmid, process, command.frozen), qmp, Arc::clone(run)).await;
+        let guest = Guest::new(
+            facts.facts(
+                vmid,
+                process,
+                if command.frozen {
+                    RunState::Paused
+                } else {
+                    RunState::Running
+                },
+            ),
+            qmp,
+            Arc::clone(run),
+        )
+        .await;
         unfinished.process = None;
         shared.keep(&guest, events, Some(child), Arc::clone(&launch.on_exit));
         Ok(())
@@ -416,8 +429,8 @@ impl Engine for QemuEngine {
             SnapshotAction::Drop => "blockdev-snapshot-delete-internal-sync",
             SnapshotAction::Restore => return Err("a running VM cannot go back to a snapshot".into()),
         };
-        let was_paused = guest.status().paused;
-        if !was_paused {
+        let was_running = guest.status().state == RunState::Running;
+        if was_running {
             // All disks of one moment.
             guest
                 .qmp
@@ -437,7 +450,7 @@ impl Engine for QemuEngine {
                 break;
             }
         }
-        if !was_paused {
+        if was_running {
             told(&guest, "cont", json!({})).await;
         }
         result.map_err(|e: QmpError| e.to_string())
@@ -498,7 +511,7 @@ impl Drop for QemuEngine {
 
 impl adopt::Record {
     /// The facts of a guest with this record.
-    pub(super) fn facts(&self, vmid: u32, process: Process, paused: bool) -> Facts {
+    pub(super) fn facts(&self, vmid: u32, process: Process, state: RunState) -> Facts {
         Facts {
             vmid,
             process,
@@ -507,7 +520,7 @@ impl adopt::Record {
             has_agent: self.has_agent,
             has_screen: self.has_screen,
             cpus: self.cpus,
-            paused,
+            state,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::process::Process;
 use super::qmp::{Event, Qmp, QmpError};
 use super::run_dir::{Names, RunDir};
-use crate::engine::{DriveCounters, Exit, QemuRelease, Running};
+use crate::engine::{DriveCounters, Exit, QemuRelease, RunState, Running};
 
 /// How often counters are read. A build types its keys when the reads from a medium have begun and then settled, so they must
 /// not be old.
@@ -27,7 +27,7 @@ const CONSOLE_KEPT: usize = 256 << 10;
 
 #[derive(Debug, Default)]
 struct State {
-    paused: bool,
+    run: RunState,
     drives: BTreeMap<String, DriveCounters>,
     cpu: f64,
     /// Console text from before the file was cut.
@@ -69,14 +69,14 @@ pub(super) struct Facts {
     pub(super) has_agent: bool,
     pub(super) has_screen: bool,
     pub(super) cpus: u64,
-    pub(super) paused: bool,
+    pub(super) state: RunState,
 }
 
 impl Guest {
     pub(super) async fn new(facts: Facts, qmp: Qmp, run: Arc<RunDir>) -> Arc<Self> {
         let release = qmp.release(MONITOR).await;
         let state = State {
-            paused: facts.paused,
+            run: facts.state,
             ..State::default()
         };
         Arc::new(Self {
@@ -137,8 +137,13 @@ impl Guest {
         tracing::debug!(vmid = self.vmid, event = event.name, data = %event.data, "guest");
         let mut state = self.state();
         match event.name.as_str() {
-            "STOP" => state.paused = true,
-            "RESUME" => state.paused = false,
+            // Comes before the STOP that it is the cause of.
+            "BLOCK_IO_ERROR" if event.data["action"] == "stop" => {
+                tracing::warn!(vmid = self.vmid, data = %event.data, "a drive's error has stopped the guest");
+                state.run = RunState::IoError;
+            }
+            "STOP" if state.run == RunState::Running => state.run = RunState::Paused,
+            "RESUME" => state.run = RunState::Running,
             // The first cause counts: a quit follows a power-off.
             "SHUTDOWN" if state.exit.is_none() => state.exit = Some(exit_of(&event.data)),
             _ => {}
@@ -175,7 +180,7 @@ impl Guest {
             cpu: state.cpu,
             mem_bytes: stat.map_or(0, |s| s.resident_bytes),
             drive_bytes: state.drives.clone(),
-            paused: state.paused,
+            state: state.run,
             qemu: self.release.clone(),
         }
     }

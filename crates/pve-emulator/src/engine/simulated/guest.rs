@@ -23,7 +23,9 @@ use super::options::FaultKind;
 use super::record::{GuestRecord, GuestState};
 use super::rfb;
 use super::serial::SerialPort;
-use crate::engine::{AgentError, ByteStream, Drive, DriveCounters, Exit, Launch, Powerdown, Running, StreamError};
+use crate::engine::{
+    AgentError, ByteStream, Drive, DriveCounters, Exit, Launch, Powerdown, RunState, Running, StreamError,
+};
 
 mod boot;
 mod install;
@@ -533,7 +535,7 @@ impl Guest {
             cpu: if paused { 0.0 } else { cpu(state) },
             mem_bytes: (configured << 20) * memory_percent(state) / 100,
             drive_bytes,
-            paused,
+            state: if paused { RunState::Paused } else { RunState::Running },
             qemu: None,
         }
     }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::host::lock;
 use super::iso::tests::plain_volume;
 use super::*;
-use crate::engine::{AgentError, Drive, Engine, Exit, Launch, Powerdown};
+use crate::engine::{AgentError, Drive, Engine, Exit, Launch, Powerdown, RunState};
 
 mod life;
 mod login;

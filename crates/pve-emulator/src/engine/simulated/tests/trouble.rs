@@ -300,7 +300,7 @@ async fn a_paused_guest_stands_still() {
     rig.engine.pause(315, true).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(rig.engine.guest(315).unwrap().state, GuestState::Firmware);
-    assert!(rig.engine.status(315).unwrap().paused);
+    assert_eq!(rig.engine.status(315).unwrap().state, RunState::Paused);
     rig.engine.pause(315, false).await;
     rig.until(315, GuestState::Running).await;
 }
