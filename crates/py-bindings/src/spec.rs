@@ -45,6 +45,7 @@ use crate::seconds::Seconds;
 ///     kickstart: A kickstart file to use in place of the embedded one.
 ///     boot_command: Keys to type in the ISO's menu, in Packer's language.
 ///     boot_wait: A fixed time before typing.
+///     boot_key_interval: The pause after each key, 0.1 s by default.
 ///     communicator: "auto", "ssh" or "agent".
 ///     ssh_username: The user for SSH.
 ///     ssh_password: A password for SSH, for a kickstart that sets one.
@@ -262,6 +263,7 @@ impl Fields {
             "kickstart" => builder.kickstart(kickstart(value.extract()?)?),
             "boot_command" => self.word(builder, name, value, ImageSpecBuilder::boot_command)?,
             "boot_wait" => builder.boot_wait(value.extract::<Seconds>()?.duration(name)?),
+            "boot_key_interval" => builder.boot_key_interval(value.extract::<Seconds>()?.duration(name)?),
             "communicator" => self.word(builder, name, value, ImageSpecBuilder::communicator)?,
             "ssh_username" => builder.ssh_username(value.extract::<String>()?),
             "ssh_password" => builder.ssh_password(value.extract::<String>()?.into()),

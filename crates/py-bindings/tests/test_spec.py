@@ -64,6 +64,7 @@ def test_every_field_arrives(tmp_path: Path) -> None:
         kickstart=kickstart,
         boot_command="<up><enter>",
         boot_wait=timedelta(seconds=7),
+        boot_key_interval=0.25,
         communicator="ssh",
         ssh_username="builder",
         ssh_password="geheim",
@@ -102,6 +103,7 @@ def test_every_field_arrives(tmp_path: Path) -> None:
     ]:
         assert part in text, part
     assert spec.to_dict()["installer"]["boot_wait"] == {"secs": 7, "nanos": 0}
+    assert spec.to_dict()["installer"]["boot_key_interval"] == {"secs": 0, "nanos": 250_000_000}
     assert spec.to_dict()["communicator"]["ssh"]["timeout"] == {"secs": 600, "nanos": 0}
     assert "geheim" not in text + repr(spec)
 

@@ -197,6 +197,10 @@ fn delivery(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
         }
     }
     spec.installer.boot_wait = reader.duration("boot_wait");
+    set(
+        &mut spec.installer.boot_key_interval,
+        reader.duration("boot_key_interval"),
+    );
 }
 
 fn communicator(spec: &mut ImageSpec, reader: &mut Reader<'_>) {

@@ -136,6 +136,7 @@ fn every_variable_is_read() {
             "[\"<up>\", \"<tab> inst.ks=http://{{ .HTTPIP }}:{{ .HTTPPort }}/ks.cfg<enter>\"]",
         )
         .var("boot_wait", "10s")
+        .var("boot_key_interval", "250ms")
         .var("http_bind_address", "192.0.2.7")
         .var("http_address", "198.51.100.7")
         .var("http_port_min", "8100")
@@ -209,6 +210,7 @@ fn every_variable_is_read() {
         }
     );
     assert!(spec.installer.boot_command.is_some() && spec.installer.boot_wait.unwrap().as_secs() == 10);
+    assert_eq!(spec.installer.boot_key_interval.as_millis(), 250);
     let limits = [
         spec.timeouts.install,
         spec.timeouts.task,

@@ -227,6 +227,12 @@ impl ImageSpecBuilder {
         self
     }
 
+    /// The pause after each key of the boot command.
+    pub fn boot_key_interval(mut self, interval: Duration) -> Self {
+        self.spec.installer.boot_key_interval = interval;
+        self
+    }
+
     /// The way to the guest.
     pub fn communicator(mut self, kind: CommunicatorKind) -> Self {
         self.spec.communicator.kind = kind;

@@ -329,6 +329,12 @@ impl ImageSpec {
                     .help("leave it out: the menu is noticed when it is there"),
             );
         }
+        if installer.boot_key_interval > Duration::from_secs(5) {
+            found.push(
+                Diagnostic::error("boot_key_interval", "it is longer than five seconds")
+                    .help("leave it out: 100ms is right for nearly all firmware"),
+            );
+        }
     }
 
     /// The kickstart must lead to a guest that the build can reach.

@@ -126,6 +126,7 @@ pub const VARIABLES: &[VariableInfo] = table! {
         kickstart_delivery: Text = Some("\"oemdrv\""), "how the kickstart travels: `oemdrv` on a small ISO, `http` from this machine";
         boot_command: TextList = Some("[]"), "keys to type in the ISO's menu, in Packer's language; empty is right for the preset";
         boot_wait: Text = Some("\"\""), "fixed time before typing, as in `10s`; empty types when the menu is there";
+        boot_key_interval: Text = Some("\"100ms\""), "pause after each key; longer where firmware loses keys";
         http_bind_address: Text = Some("\"0.0.0.0\""), "address to serve the kickstart from, with `kickstart_delivery = \"http\"`";
         http_address: Text = Some("\"\""), "address at which the guest finds this machine, where a NAT lies between; empty is `http_bind_address`, or the one towards Proxmox VE";
         http_port_min: Number = Some("8000"), "first port to try for it";

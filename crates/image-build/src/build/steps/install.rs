@@ -23,6 +23,9 @@ const IDLE_WARNING: Duration = Duration::from_secs(90);
 /// ... and after so long it waits for someone who will not come. DHCP and mirrors that do not answer hold dracut and Anaconda
 /// up to some three minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// And after so long at its first start, when nobody asked for a kickstart that is served: a key of the boot command was lost, or its
+/// network is slow to come up (a switch port takes up to 50 s to forward).
+const UNASKED_LIMIT: Duration = Duration::from_secs(120);
 /// Less than this of one core on average is idle: Anaconda at a question takes a few hundredths, its work at least a half.
 const IDLE_CORES: f64 = 0.15;
 /// With fewer looks than this an average says nothing (`FACTS` 76: the value jumps).
@@ -46,8 +49,15 @@ impl Step<Context> for Install {
         context.start_vm().await?;
         let begun = Instant::now();
         let mut drives = Drives::default();
-        let typed = menu::pass(context, &mut drives).await?;
-        until_stopped(context, &mut drives).await?;
+        let mut typed = menu::pass(context, &mut drives, 1).await?;
+        if let Ended::Unasked = until_stopped(context, &mut drives, true).await? {
+            context.emitter.warning(
+                "nobody fetched the kickstart: the machine starts anew, and the boot command is typed once more",
+            );
+            menu::start_anew(context, &mut drives).await?;
+            typed += menu::pass(context, &mut drives, menu::MORE_PATIENCE).await?;
+            until_stopped(context, &mut drives, false).await?;
+        }
         let installed_in = begun.elapsed();
 
         let mut update = VmConfigUpdate::new()
@@ -183,8 +193,17 @@ impl Drives {
     }
 }
 
-/// Waits for the installer's reboot, which `reboot=0` turns into a stop (`FACTS` 74).
-async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Error> {
+/// How the wait for the end of an installation ended.
+enum Ended {
+    /// The installer is through.
+    Stopped,
+    /// It never got as far as asking for its kickstart.
+    Unasked,
+}
+
+/// Waits for the installer's reboot, which `reboot=0` turns into a stop (`FACTS` 74). Where it may be started `again`, one that asks
+/// for no kickstart is not waited for to the last.
+async fn until_stopped(context: &Context, drives: &mut Drives, again: bool) -> Result<Ended, Error> {
     let mut pace = Pace::new(
         "the end of the installation",
         context.spec.timeouts.install,
@@ -202,7 +221,7 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
                     reason,
                 });
             }
-            break;
+            return Ok(Ended::Stopped);
         }
         drives.see(&status);
         context.emitter.progress(
@@ -215,6 +234,10 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
             },
         );
         let silence = drives.silence();
+        let unasked_for = context.server.as_ref().is_some_and(|server| server.served() == 0);
+        if again && unasked_for && silence >= UNASKED_LIMIT && drives.idle() {
+            return Ok(Ended::Unasked);
+        }
         if silence >= drives.silence_limit() {
             return Err(Error::Impossible {
                 what: "the end of the installation".to_owned(),
@@ -232,7 +255,6 @@ async fn until_stopped(context: &Context, drives: &mut Drives) -> Result<(), Err
         }
         pace.pause(&format!("the vm still runs, {}", drives.story())).await?;
     }
-    Ok(())
 }
 
 /// What a server that nobody asked says about the cause.

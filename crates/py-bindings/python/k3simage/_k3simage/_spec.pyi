@@ -37,6 +37,7 @@ class ImageFields(TypedDict, total=False):
     kickstart: StrPath | None
     boot_command: str | None
     boot_wait: Seconds | None
+    boot_key_interval: Seconds | None
     communicator: Literal["auto", "ssh", "agent"] | None
     ssh_username: str | None
     ssh_password: str | None

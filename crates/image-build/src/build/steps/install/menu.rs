@@ -19,19 +19,20 @@ use crate::text::human_bytes;
 /// How long the reads from the ISO must rest at least until they mean a menu that waits for a key. Boot loaders read their
 /// files in one go; a network storage's hiccup is shorter.
 const SETTLED: Duration = Duration::from_secs(1);
+/// The same for a command that cannot be typed again. A menu may still be drawn then, and forgets the keys that came before: an Esc
+/// that is lost leaves the rest of the line to the menu, which starts its default entry at the Enter.
+const SETTLED_FOR_GOOD: Duration = Duration::from_secs(3);
 /// And at least this part of the time that it took until the last read: where firmware is slow, the boot loader is too.
 const SETTLED_PART: u32 = 2;
 /// What a boot loader reads at least when its menu was left: the beginning of the kernel. A menu's own files are smaller.
 const LEFT_READS: u64 = 1 << 20;
 /// How long that may take to begin; the keys had no effect then.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a key takes at most that PVE has taken: QEMU presses one after the other, each for a tenth of a second.
-const KEY_TIME: Duration = Duration::from_millis(150);
 /// How often Up and Enter are typed at most: after a minute the menu goes on by itself.
 const TRIES: u32 = 4;
 /// How often the machine is started anew at most to type another command once more, and how much more time its menu gets then.
 const STARTS: u32 = 3;
-const MORE_PATIENCE: u32 = 4;
+pub(super) const MORE_PATIENCE: u32 = 4;
 /// Longest pause between looks while the menu is awaited.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long the boot menu is waited for. Firmware takes seconds; with gigabytes of memory to clear, half a minute.
@@ -39,8 +40,6 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// More than this was read from the ISO: kernel and initial ramdisk (over 100 MiB) are being loaded, and the menu is gone.
 /// The boot loaders with their fonts and pictures are some 10 MiB.
 const READS_AT_MOST: u64 = 48 << 20;
-/// Pause after each key. QEMU's keyboard queue holds 16 events, and slow firmware loses what comes faster.
-const KEY_GAP: Duration = Duration::from_millis(10);
 /// How long a key is tried again that PVE was too busy to take: a key that was refused was not typed.
 const KEY_LIMIT: Duration = Duration::from_secs(30);
 
@@ -48,8 +47,8 @@ const KEY_LIMIT: Duration = Duration::from_secs(30);
 ///
 /// A boot loader can be at rest before its menu takes keys, on a slow machine for seconds. Whether it took them is a fact: the
 /// kernel is read. The preset's Up and Enter do no harm when they are typed again; what half of another command did cannot be
-/// known, so the machine starts anew for it.
-pub(super) async fn pass(context: &mut Context, drives: &mut Drives) -> Result<usize, Error> {
+/// known, so the machine starts anew for it. `patience` is how many times the usual rest the menu gets.
+pub(super) async fn pass(context: &mut Context, drives: &mut Drives, mut patience: u32) -> Result<usize, Error> {
     let keys = keys(context)?;
     if !keys.iter().any(|step| matches!(step, BootAction::Key(_))) {
         return Ok(0);
@@ -60,10 +59,10 @@ pub(super) async fn pass(context: &mut Context, drives: &mut Drives) -> Result<u
     }
     let installer = &context.spec.installer;
     let repeatable = installer.boot_command.is_none() && matches!(installer.delivery, Delivery::Oemdrv);
-    let mut patience = 1;
+    let settled = if repeatable { SETTLED } else { SETTLED_FOR_GOOD };
     for start in 1..=STARTS {
         let begun = Instant::now();
-        if !waits(context, drives, patience).await? {
+        if !waits(context, drives, settled, patience).await? {
             if context.media()?.http.is_none() {
                 return Ok(0);
             }
@@ -95,10 +94,7 @@ pub(super) async fn pass(context: &mut Context, drives: &mut Drives) -> Result<u
             context.emitter.warning(
                 "no kernel was read after the boot command: the machine starts anew, and its menu gets more time",
             );
-            let upid = context.vm()?.stop().await.map_err(Error::api("stopping the vm"))?;
-            context.finish(&upid, "stopping the vm", TASK_LIMIT).await?;
-            *drives = Drives::default();
-            context.start_vm().await?;
+            start_anew(context, drives).await?;
             patience *= MORE_PATIENCE;
         }
     }
@@ -109,6 +105,14 @@ pub(super) async fn pass(context: &mut Context, drives: &mut Drives) -> Result<u
              or the menu needs longer (boot_wait)"
         ),
     })
+}
+
+/// Pulls the plug and starts the machine once more.
+pub(super) async fn start_anew(context: &mut Context, drives: &mut Drives) -> Result<(), Error> {
+    let upid = context.vm()?.stop().await.map_err(Error::api("stopping the vm"))?;
+    context.finish(&upid, "stopping the vm", TASK_LIMIT).await?;
+    *drives = Drives::default();
+    context.start_vm().await
 }
 
 /// The keys to type, with the kickstart's address filled in.
@@ -131,7 +135,7 @@ fn keys(context: &Context) -> Result<Vec<BootAction>, Error> {
 
 /// Waits until the boot menu waits for a key: the ISO was read, and is read no more (`FACTS` 76 and 83). `false` when the
 /// machine went past it by itself.
-async fn waits(context: &Context, drives: &mut Drives, patience: u32) -> Result<bool, Error> {
+async fn waits(context: &Context, drives: &mut Drives, at_least: Duration, patience: u32) -> Result<bool, Error> {
     let limit = context.spec.timeouts.install.min(LIMIT);
     let mut pace = Pace::new("the boot menu", limit, &context.cancel)
         .first(FIRST_LOOK)
@@ -149,7 +153,9 @@ async fn waits(context: &Context, drives: &mut Drives, patience: u32) -> Result<
             return Ok(false);
         }
         match settled {
-            Some((read, since)) if read == drives.iso_read && since.elapsed() >= rest(begun, since) * patience => {
+            Some((read, since))
+                if read == drives.iso_read && since.elapsed() >= rest(begun, since, at_least) * patience =>
+            {
                 return Ok(true);
             }
             Some((read, _)) if read == drives.iso_read => {}
@@ -170,14 +176,13 @@ async fn waits(context: &Context, drives: &mut Drives, patience: u32) -> Result<
 }
 
 /// How long reads must rest that ended at `last`.
-fn rest(begun: Instant, last: Instant) -> Duration {
-    SETTLED.max(last.saturating_duration_since(begun) / SETTLED_PART)
+fn rest(begun: Instant, last: Instant, at_least: Duration) -> Duration {
+    at_least.max(last.saturating_duration_since(begun) / SETTLED_PART)
 }
 
 /// Whether the machine goes on after keys were typed; `before` was read from the ISO until then.
 async fn left(context: &Context, drives: &mut Drives, begun: Instant, before: u64) -> Result<bool, Error> {
-    let keys = u32::try_from(keys(context)?.len()).unwrap_or(u32::MAX);
-    let limit = ANSWER.max(begun.elapsed() / SETTLED_PART) + KEY_TIME.saturating_mul(keys);
+    let limit = ANSWER.max(begun.elapsed() / SETTLED_PART);
     let mut pace = Pace::new("the boot menu's answer", limit, &context.cancel)
         .first(FIRST_LOOK)
         .at_most(LOOK)
@@ -198,6 +203,7 @@ async fn left(context: &Context, drives: &mut Drives, begun: Instant, before: u6
 async fn type_keys(context: &Context, keys: &[BootAction]) -> Result<usize, Error> {
     let vm = context.vm()?;
     let vmid = context.vmid()?;
+    let interval = context.spec.installer.boot_key_interval;
     let total = keys.iter().filter(|step| matches!(step, BootAction::Key(_))).count();
     let mut typed = 0;
     for step in keys {
@@ -219,7 +225,7 @@ async fn type_keys(context: &Context, keys: &[BootAction]) -> Result<usize, Erro
                 context
                     .emitter
                     .progress(typed as u64, Some(total as u64), Unit::Items, "typing the boot command");
-                context.or_cancel(tokio::time::sleep(KEY_GAP)).await?;
+                context.or_cancel(tokio::time::sleep(interval)).await?;
             }
         }
     }
