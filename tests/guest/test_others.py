@@ -28,7 +28,7 @@ def test_os_update_sets_a_node_up_and_a_second_run_changes_nothing(guest: Guest)
         "UUID=1 / xfs defaults 0 0\n# no swap beside the kubelet: UUID=2 none swap defaults 0 0\n# x swap swap\n"
     )
     assert guest.enabled() == {"chronyd.service"}
-    assert "dnf -y --refresh upgrade" in guest.calls()
+    assert "dnf -y --refresh --setopt=skip_if_unavailable=False upgrade" in guest.calls()
     assert "systemctl mask nm-cloud-setup.timer" in guest.calls()
     assert "systemctl mask nm-cloud-setup.service" not in guest.calls()
     assert "cni*" in guest.read("etc/NetworkManager/conf.d/90-k3s.conf")

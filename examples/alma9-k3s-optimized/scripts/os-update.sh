@@ -23,7 +23,8 @@ put() {
 has_unit() { [[ -n "$(systemctl list-unit-files --no-legend "$1" 2>/dev/null)" ]]; }
 
 case "${OS_UPDATE:-1}" in
-    1) dnf -y --refresh upgrade || fail 'dnf could not update; see its lines above: most often a mirror or DNS was not reachable' ;;
+    # Said here too, beside EL9's own setting: an update must not end well because a repository was left out.
+    1) dnf -y --refresh --setopt=skip_if_unavailable=False upgrade || fail 'dnf could not update; see its lines above: most often a mirror or DNS was not reachable' ;;
     0) printf 'os-update: updates left out (OS_UPDATE=0)\n' ;;
     *) fail "OS_UPDATE is \"${OS_UPDATE}\"; give 1 or 0" ;;
 esac
