@@ -151,7 +151,13 @@ bench: ## Prints the figures of docs/benchmarks.md, measured now
 	@command -v curl >/dev/null || { $(call lacks,the benchmark,curl,apt-get install curl); exit 0; }
 	$(CARGO) bench --quiet --package k3simage-cli --bench figures
 
-# All four ways by default; `make e2e E2E=bios` is one. Two guests at once are what two cores can do.
+.PHONY: bench-guest
+bench-guest: ## Prints the figures that need a real guest, from the stand-in medium
+	@command -v scp >/dev/null || { $(call lacks,the figures of a guest,scp,apt-get install openssh-client); exit 0; }
+	program="$$($(CARGO) bench --package k3simage-cli --bench figures --no-run --message-format json | sed -n 's/.*"executable":"\([^"]*figures-[^"]*\)".*/\1/p')"
+	GUEST_BENCH="$$program" $(MAKE) e2e E2E='figures' E2E_SHOW=-s
+
+# All four ways by default; `make e2e E2E=bios` is one, and E2E=bad the builds that cannot end well. Two guests at once are what two cores can do.
 E2E ?= bios or uefi or http or reboot
 E2E_JOBS ?= 2
 
@@ -164,7 +170,7 @@ e2e: ## Whole builds of the example on real guests, from the stand-in medium, fo
 	stand-in/build || { $(call lacks,whole builds on real guests,stand-in medium,make stand-in (as root)); exit 0; }
 	$(call need_venv,whole builds on real guests)
 	$(CARGO) build --quiet --workspace --bin k3simage
-	E2E_JOBS=$(E2E_JOBS) E2E_RESULTS="$(CURDIR)/target/e2e" $(IN_VENV) pytest -q tests/e2e -k '$(E2E)'
+	E2E_JOBS=$(E2E_JOBS) E2E_RESULTS="$(CURDIR)/target/e2e" $(IN_VENV) pytest -q $(E2E_SHOW) tests/e2e -k '$(E2E)'
 
 .PHONY: conformance
 conformance: ## Client and emulator against the recorded API of Proxmox VE

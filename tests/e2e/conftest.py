@@ -55,6 +55,8 @@ def outcome(request: pytest.FixtureRequest, runs: dict[str, Future[Outcome]]) ->
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "way(name): the build that the test looks at")
+    config.addinivalue_line("markers", "bad: a build that cannot end well")
+    config.addinivalue_line("markers", "figures: measures; no part of the tests")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

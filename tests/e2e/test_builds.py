@@ -67,6 +67,12 @@ def test_nothing_else_is_left(way: str, outcome: Outcome) -> None:
 
 
 @ways(*WAYS)
+def test_no_identity_is_left_on_its_disk(way: str, outcome: Outcome) -> None:
+    code, said = outcome.seal
+    assert code == 0, said
+
+
+@ways(*WAYS)
 def test_its_scripts_ran_in_the_guest(way: str, outcome: Outcome) -> None:
     built = outcome.built
     assert "k3s-install: wrote /etc/k3simage/image.env" in built.lines("k3s-install.sh") + built.lines("try.sh")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import COMMAND, EXAMPLE, HOST, Built, Cluster, Eyes, Site, cluster, files_in, processes_in
+from harness import COMMAND, EXAMPLE, HOST, ROOT, Built, Cluster, Eyes, Site, cluster, files_in, processes_in
 
 SCRIPTS = ["os-update.sh", "guest-agent.sh", "k3s-install.sh", "hardening-oscap.sh"]
 
@@ -18,6 +18,8 @@ SCRIPTS = ["os-update.sh", "guest-agent.sh", "k3s-install.sh", "hardening-oscap.
 class Outcome:
     """A build, and the machine and the cluster after it."""
 
+    data: Path
+    """Where the emulator keeps the cluster."""
     built: Built
     guests: list[dict[str, Any]]
     config: dict[str, Any]
@@ -27,18 +29,26 @@ class Outcome:
     """Connections of this machine to the guest's SSH while it was built."""
     asked: list[str]
     """What the guest asked the mirror for."""
+    seal: tuple[int, str]
+    """Exit code and words of the checker that reads the image's disk from outside."""
 
 
 def _look(site: Site, pve: Cluster, built: Built, eyes: Eyes) -> Outcome:
+    vmid = built.artifact["vmid"]
+    config = pve(f"/nodes/pve/qemu/{vmid}/config")
+    (disk,) = (site.data / "storage").rglob(config["scsi0"].split(",")[0].split(":")[1].split("/")[-1])
+    sealed = subprocess.run([ROOT / "seal-check/seal-check", disk], text=True, capture_output=True, check=False)
     return Outcome(
+        data=site.data,
         built=built,
         guests=pve("/nodes/pve/qemu"),
-        config=pve(f"/nodes/pve/qemu/{built.artifact['vmid']}/config"),
+        config=config,
         files=files_in(site.data),
         # The emulator itself runs elsewhere.
         processes=processes_in(site.data / "run"),
         connections=eyes.connections,
         asked=site.mirror.asked,
+        seal=(sealed.returncode, sealed.stdout + sealed.stderr),
     )
 
 
@@ -105,7 +115,7 @@ trap 'rm -rf "${here}"' EXIT
 # broken NAME WORDS ANSWERS: NAME fails with these words when the mirror breaks off after so many answers, then works
 broken() {
     curl -fsS "${mirror}/-/cut/$3"
-    if bash "${here}/$1" >"${here}/said" 2>&1; then echo "try: $1 did not notice" >&2; exit 1; fi
+    if bash "${here}/$1" >"${here}/said" 2>&1; then cat "${here}/said"; echo "try: $1 did not notice" >&2; exit 1; fi
     tail -n 3 "${here}/said"
     grep -qF "$2" "${here}/said" || { echo "try: $1 does not say \"$2\"" >&2; exit 1; }
     curl -fsS "${mirror}/-/mend"

@@ -2,13 +2,15 @@
 //!
 //! One program in several roles, each a process of its own, so that memory and processor time are the operating system's account
 //! of one role: `serve` is the emulator, the others are clients. Without a role it drives the others and prints the table. The
-//! figures of one subject, with their roles, are in one module; `figures GROUP` measures that group alone.
+//! figures of one subject, with their roles, are in one module; `figures GROUP` measures that group alone. `figures guest` needs a
+//! guest, and is no part of the whole.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the figures are its output")]
 
 mod build;
 mod client;
 mod emulator;
+mod guest;
 mod process;
 mod serve;
 mod table;
@@ -53,6 +55,7 @@ fn run(words: &[&str], table: &mut Table) -> Result<()> {
         ["role-load", path] => one_thread()?.block_on(emulator::load(path)),
         ["role-thousand"] => runtime()?.block_on(emulator::thousand()),
         ["role-upload", file] => runtime()?.block_on(upload::upload(Path::new(file))),
+        ["guest"] => guest::figures(table),
         [group] => match GROUPS.iter().find(|(name, _)| name == group) {
             Some((_, figures)) => figures(table),
             None => bail!(
