@@ -277,7 +277,9 @@ async fn an_installer_that_will_not_end_is_named() {
 async fn a_panic_of_the_installed_system_ends_the_wait_for_it() {
     let lab = Lab::of(Emulator::builder(), scaled(30.0)).await;
     let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let build = image_build::build(&lab.client, patient(speaking(&lab)).build().expect("a spec")).events(to);
+    // A menu of 60 s is there for two of this machine's.
+    let spec = patient(speaking(&lab)).boot_wait(Duration::from_secs(1));
+    let build = image_build::build(&lab.client, spec.build().expect("a spec")).events(to);
     let running = tokio::spawn(async move { build.await });
     let mut seen = Vec::new();
     while let Some(event) = events.recv().await {
