@@ -26,6 +26,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(300);
 /// And after so long at its first start, when nobody asked for a kickstart that is served: a key of the boot command was lost, or its
 /// network is slow to come up (a switch port takes up to 50 s to forward).
 const UNASKED_LIMIT: Duration = Duration::from_secs(120);
+/// A VM that was seen running for so long, and stopped without a byte on its disk, has installed nothing. Simulated guests may take no
+/// time at all.
+const SEEN_LONG_ENOUGH: Duration = Duration::from_secs(2);
 /// Less than this of one core on average is idle: Anaconda at a question takes a few hundredths, its work at least a half.
 const IDLE_CORES: f64 = 0.15;
 /// With fewer looks than this an average says nothing (`FACTS` 76: the value jumps).
@@ -102,10 +105,16 @@ struct Drives {
     received: (u64, u64),
     /// Whether this silence was told already.
     told: bool,
+    /// When the VM was first and last seen running.
+    seen: Option<(Instant, Instant)>,
 }
 
 impl Drives {
     fn see(&mut self, status: &VmStatus) {
+        if status.is_running() {
+            let now = Instant::now();
+            self.seen = Some((self.seen.map_or(now, |(first, _)| first), now));
+        }
         if let Some(iso) = status.drive_counters(slots::INSTALLER) {
             self.iso_read = iso.bytes_read;
         }
@@ -188,6 +197,20 @@ impl Drives {
         }
     }
 
+    /// Why a VM that has stopped cannot have installed anything.
+    fn nothing_installed(&self) -> Option<String> {
+        let ran = self.seen.map(|(first, last)| last.duration_since(first))?;
+        (self.written == 0 && ran >= SEEN_LONG_ENOUGH).then(|| {
+            format!(
+                "the vm ended by itself after {} and had written nothing to its disk ({} read from the ISO): its firmware found nothing \
+                 to boot there and gave up (is it an installer, whole, and made for this `vm_bios`?), or the installer gave up \
+                 before it began",
+                human_duration(ran),
+                human_bytes(self.iso_read)
+            )
+        })
+    }
+
     fn silence(&self) -> Duration {
         self.changed.map(|changed| changed.elapsed()).unwrap_or_default()
     }
@@ -215,7 +238,7 @@ async fn until_stopped(context: &Context, drives: &mut Drives, again: bool) -> R
         let status = context.vm_status().await?;
         if status.is_stopped() {
             // An installer that gave up reboots too (`inst.cmdline`, `reboot` after an error).
-            if let Some(reason) = context.console.last_verdict() {
+            if let Some(reason) = context.console.last_verdict().or_else(|| drives.nothing_installed()) {
                 return Err(Error::Impossible {
                     what: "the end of the installation".to_owned(),
                     reason,
@@ -291,6 +314,29 @@ mod tests {
         drives.see(&status(11));
         assert!(drives.changed.unwrap() >= first);
         assert_eq!((drives.iso_read, drives.written, drives.total), (11, 7, 11));
+    }
+
+    #[test]
+    fn a_vm_that_ended_with_an_empty_disk_has_installed_nothing() {
+        let ago = |seconds: u64| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        let drives = |written: u64, seconds: u64| Drives {
+            written,
+            seen: Some((ago(seconds), Instant::now())),
+            ..Drives::default()
+        };
+        assert!(
+            drives(0, 3)
+                .nothing_installed()
+                .unwrap()
+                .contains("found nothing to boot")
+        );
+        assert_eq!(drives(1, 3).nothing_installed(), None);
+        assert_eq!(
+            drives(0, 1).nothing_installed(),
+            None,
+            "a simulated one may take no time"
+        );
+        assert_eq!(Drives::default().nothing_installed(), None);
     }
 
     #[test]
