@@ -139,6 +139,12 @@ class Built:
         assert self.code == 0, f"exit {self.code}\n{self.errors}\n" + "\n".join(json.dumps(event) for event in self.events[-12:])
         return self._last("build_finished")["artifact"]
 
+    @property
+    def error(self) -> dict[str, Any]:
+        """What the command says at the end of a build that failed."""
+        assert self.code, "it ended well"
+        return self._last("error")
+
     def step(self, name: str) -> dict[str, Any]:
         return next(event for event in self.events if event["event"] == "step_finished" and event["step"] == name)
 

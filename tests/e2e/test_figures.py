@@ -32,7 +32,7 @@ def test_figures_of_a_guest(tmp_path: Path) -> None:
     with cluster(site.data) as pve:
         site.env = pve.secret()
         built = site.build(folder, *pve.options(), "--on-error", "keep", communicator="agent", scripts='["open.sh"]')
-        assert built.code and "open.sh" in built.errors, built.errors
+        assert "open.sh ended with exit code 9" in built.error["message"], built.error
         (guest,) = pve("/nodes/pve/qemu")
         interfaces = pve(f"/nodes/pve/qemu/{guest['vmid']}/agent/network-get-interfaces")["result"]
         addresses = [ip["ip-address"] for interface in interfaces for ip in interface.get("ip-addresses", [])]

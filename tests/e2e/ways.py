@@ -96,9 +96,11 @@ set -euo pipefail
 state() {
     find /etc /usr/local /usr/lib/systemd /root -xdev -type f ! -path /etc/resolv.conf -exec sha256sum {} + | LC_ALL=C sort -k 2
     rpm -qa | LC_ALL=C sort
-    systemctl list-unit-files --no-legend | LC_ALL=C sort
+    # From the files: a slow machine's systemd may be too busy for an answer, as after a reboot.
+    systemctl --root=/ list-unit-files --no-legend | LC_ALL=C sort
+    for _ in 1 2 3 4 5; do units="$(systemctl list-units --no-legend --plain --type=service --state=running)" && break; done
     # Some are started by whoever asks them, and end by themselves.
-    systemctl list-units --no-legend --plain --type=service --state=running \
+    printf '%s\n' "${units}" \
         | awk '$1 !~ /^systemd-(hostname|locale|timedate)d/ { print $1 }' | LC_ALL=C sort
 }
 kept=/var/tmp/e2e-state
