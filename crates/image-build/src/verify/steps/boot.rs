@@ -23,6 +23,9 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 const REFUSED_LOGIN_LIMIT: Duration = Duration::from_secs(180);
 /// Limit of one command in a clone.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+/// How often a connection to a clone may break within one question, and how long a new one is tried.
+const LOST_AT_MOST: u32 = 3;
+const RECONNECT_LIMIT: Duration = Duration::from_secs(180);
 /// After so long without a login, each further look asks PVE too whether the clone still runs.
 const STOPPED_AFTER: Duration = Duration::from_secs(5);
 
@@ -181,8 +184,32 @@ async fn log_in(
     }
 }
 
-/// Runs a small script in a clone; its standard output.
+/// Runs a small script in a clone; its standard output. Scripts of a verification only ask, so one whose connection breaks, as it may
+/// while a first boot sets up the network and sshd, is run again over a new one.
 pub(super) async fn run(context: &mut Context, index: usize, script: &str, args: &[&str]) -> Result<String, Error> {
+    let mut lost = 0;
+    loop {
+        let error = match ask(context, index, script, args).await {
+            Err(Error::Guest { attempt, source }) if lost < LOST_AT_MOST && source.is_lost() => {
+                Error::Guest { attempt, source }
+            }
+            ended => return ended,
+        };
+        lost += 1;
+        context.emitter.warning(format!("{}; connecting again", error.chain()));
+        let host = context.clone_at(index)?.seen.address.clone();
+        let (session, shown) = log_in(context, index, &host, RECONNECT_LIMIT).await?;
+        let clone = context.clone_at(index)?;
+        clone.session = Some(Arc::new(session));
+        for key in shown {
+            if !clone.seen.shown_keys.contains(&key) {
+                clone.seen.shown_keys.push(key);
+            }
+        }
+    }
+}
+
+async fn ask(context: &mut Context, index: usize, script: &str, args: &[&str]) -> Result<String, Error> {
     let cancel = context.cancel.clone();
     let clone = context.clone_at(index)?;
     let attempt = format!("asking {}", clone.seen.name);
