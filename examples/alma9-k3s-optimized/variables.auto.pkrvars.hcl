@@ -8,7 +8,7 @@ proxmox_node     = "pve"
 # ISO configuration
 alma_iso_url = "local:iso/AlmaLinux-9.3-x86_64-minimal.iso"
 # Proxmox VE cannot tell the checksum of a file that lies on a storage already, so a volume has none to compare with. For an
-# https:// address or a local file give "sha256:..." with the 64 digits out of the mirror's CHECKSUM file.
+# https:// address "auto" takes it from the mirror's CHECKSUM file; "sha256:..." with its 64 digits is checked for any ISO.
 alma_iso_checksum = "none"
 
 # k3s version

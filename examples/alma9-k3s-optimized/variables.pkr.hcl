@@ -98,7 +98,7 @@ variable "alma_iso_url" {
 variable "alma_iso_checksum" {
   type        = string
   default     = "none"
-  description = "sha256:HEX of the ISO, required for an https:// address; none for a volume"
+  description = "sha256:HEX of the ISO, or file: and a list's address or path; auto reads CHECKSUM beside an https:// ISO; none for a volume"
 }
 
 variable "alma_iso_storage_pool" {

@@ -35,6 +35,7 @@ mod words;
 pub mod assets;
 mod boot_command;
 pub mod build;
+mod checksum_list;
 pub mod communicator;
 mod connection;
 mod console;

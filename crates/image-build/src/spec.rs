@@ -1,10 +1,12 @@
 //! `ImageSpec`: what to build. General on purpose: no step of the engine knows the k3s preset that fills it.
 
+mod address;
 mod builder;
 mod checksum;
 mod communicator;
 mod hardware;
 mod installer;
+mod iso;
 mod provisioner;
 mod validate;
 
@@ -14,11 +16,13 @@ use proxmox_client::{NodeName, PoolId, StorageId, Vmid};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use address::holds_password;
 pub use builder::ImageSpecBuilder;
 pub use checksum::{Checksum, ChecksumAlgorithm, ChecksumError};
 pub use communicator::{CommunicatorKind, CommunicatorSpec, SshSpec};
 pub use hardware::{Bios, Disk, DiskFormat, Hardware, Nic, is_dns_name};
-pub use installer::{Delivery, Installer, IsoSource, KickstartSource};
+pub use installer::{Delivery, Installer, KickstartSource};
+pub use iso::{IsoChecksum, IsoSource};
 pub use provisioner::{EnvValue, FileContent, FileSpec, ProvisionerSpec, ShellSpec};
 
 use crate::k3s_version::K3sVersion;

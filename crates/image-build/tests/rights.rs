@@ -181,7 +181,7 @@ fn kinds(lab: &Lab) -> Vec<(&'static str, ImageSpec)> {
         url: "https://repo.almalinux.org/almalinux/9.3/isos/x86_64/x.iso"
             .parse()
             .unwrap(),
-        checksum: None,
+        checksum: image_build::spec::IsoChecksum::Unchecked,
     };
     vec![
         ("ssh", with(&|s| s.communicator(CommunicatorKind::Ssh))),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use image_build::kickstart::KickstartText;
-use image_build::spec::{Checksum, IsoSource, KickstartSource};
+use image_build::spec::{IsoSource, KickstartSource};
 use image_build::{Diagnostic, Diagnostics, Error as ImageError, ImageSpec as Spec, ImageSpecBuilder, K3sVersion};
-use proxmox_client::{MiB, VolId};
+use proxmox_client::MiB;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyType};
@@ -40,7 +40,8 @@ use crate::seconds::Seconds;
 ///     disk_gib: Size of the system disk.
 ///     bridge: The bridge of the network device.
 ///     iso: The installer: a volid, an https URL or a local file.
-///     iso_checksum: Its checksum, "sha256:...".
+///     iso_checksum: Its checksum, "sha256:...", or "file:" and the address or path of a list of them; without it, an https
+///         URL is looked up in the CHECKSUM file beside it; "none" leaves it unchecked.
 ///     iso_storage: Storage for uploaded and downloaded ISOs.
 ///     kickstart: A kickstart file to use in place of the embedded one.
 ///     boot_command: Keys to type in the ISO's menu, in Packer's language.
@@ -190,7 +191,7 @@ fn named(name: &str, error: PyErr, py: Python<'_>) -> PyErr {
 #[derive(Debug, Default)]
 struct Fields {
     iso: Option<String>,
-    iso_checksum: Option<Checksum>,
+    iso_checksum: Option<String>,
     problems: Diagnostics,
 }
 
@@ -251,12 +252,7 @@ impl Fields {
                 builder
             }
             "iso_checksum" => {
-                let mut checksum = None;
-                let builder = self.word(builder, name, value, |builder, parsed| {
-                    checksum = Some(parsed);
-                    builder
-                })?;
-                self.iso_checksum = checksum;
+                self.iso_checksum = Some(value.extract()?);
                 builder
             }
             "iso_storage" => builder.iso_storage(value.extract::<String>()?),
@@ -288,19 +284,8 @@ impl Fields {
             }
             return None;
         };
-        if text.contains("://") {
-            return match text.parse() {
-                Ok(url) => Some(IsoSource::Url { url, checksum }),
-                Err(error) => {
-                    self.problems
-                        .push(Diagnostic::error("iso", format!("`{text}` is no address: {error}")));
-                    None
-                }
-            };
-        }
-        match text.parse::<VolId>() {
-            // A file of that name here is what a person means who writes a path.
-            Ok(volid) if !Path::new(&text).exists() => {
+        match IsoSource::read(Path::new(""), &text, checksum.as_deref()) {
+            Ok(IsoSource::Volid(volid)) => {
                 if checksum.is_some() {
                     let message = format!("Proxmox VE cannot tell the checksum of {volid}");
                     self.problems
@@ -308,10 +293,11 @@ impl Fields {
                 }
                 Some(IsoSource::Volid(volid))
             }
-            _ => Some(IsoSource::File {
-                path: PathBuf::from(text),
-                checksum,
-            }),
+            Ok(source) => Some(source),
+            Err(problem) => {
+                self.problems.push(*problem);
+                None
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use super::*;
 use crate::assets;
 use crate::connection::{Credentials, TlsTrust};
 use crate::spec::{
-    Bios, CommunicatorKind, Delivery, EnvValue, IsoSource, K3sRole, KickstartSource, OnError, ProvisionerSpec,
-    TemplateName,
+    Bios, CommunicatorKind, Delivery, EnvValue, IsoChecksum, IsoSource, K3sRole, KickstartSource, OnError,
+    ProvisionerSpec, TemplateName,
 };
 
 /// A fresh folder as `init` writes it.
@@ -187,7 +187,7 @@ fn every_variable_is_read() {
         .iter()
         .map(|(name, value)| format!("{name}={value:?}"))
         .collect();
-    insta::assert_snapshot!(env.join("\n").replace(&"AB".repeat(32), "SUM"), @r#"
+    insta::assert_snapshot!(env.join("\n").replace(&"AB".repeat(32), "SUM").replace(&"CD".repeat(32), "IMAGES"), @r#"
     OS_UPDATE=Plain("0")
     K3S_VERSION=Plain("v1.31.3+k3s1")
     K3S_ROLE=Plain("agent")
@@ -199,7 +199,13 @@ fn every_variable_is_read() {
     "#);
     assert_eq!(spec.tags, ["a", "b"]);
     assert_eq!(spec.description.as_deref(), Some("for the lab"));
-    assert!(matches!(&spec.installer.iso, IsoSource::Url { checksum: Some(_), .. }));
+    assert!(matches!(
+        &spec.installer.iso,
+        IsoSource::Url {
+            checksum: IsoChecksum::Given(_),
+            ..
+        }
+    ));
     assert_eq!(spec.installer.iso_storage.as_str(), "isos");
     assert_eq!(
         spec.installer.delivery,
@@ -357,7 +363,7 @@ fn bad_input_says_where_and_what_instead() {
             .edit(
                 VALUES,
                 "local:iso/AlmaLinux-9.3-x86_64-minimal.iso",
-                "https://example.com/AlmaLinux-9.3-x86_64-dvd.iso",
+                "http://example.com/AlmaLinux-9.3-x86_64-dvd.iso",
             )
             .edit(VALUES, "\"none\"", "\"\""),
         &none,
@@ -403,7 +409,7 @@ fn bad_input_says_where_and_what_instead() {
        |
     12 | alma_iso_checksum = "sha256:abc123..."
        |                     ^^^^^^^^^^^^^^^^^^
-       = help: write sha256: and the 64 digits from the CHECKSUM file beside the ISO; "none" leaves it unchecked
+       = help: write sha256: and the 64 digits from the CHECKSUM file beside the ISO, file:https://... with the address of such a file, or "none", which leaves the ISO unchecked
     ----
     error: k3s_version: `v1.29.0` names no k3s release: it lacks k3s's own counter `+k3sN`, so it could mean several releases
       --> variables.auto.pkrvars.hcl:15:17
@@ -443,12 +449,12 @@ fn bad_input_says_where_and_what_instead() {
       |                    ^^^^^^^^^^^^^^^^^^
       = help: write https://10.23.45.10:8006
     ----
-    error: alma_iso_checksum: https://example.com/AlmaLinux-9.3-x86_64-dvd.iso is downloaded, and nothing says what it must be
+    error: alma_iso_checksum: the ISO comes over http://, where the mirror's own list of checksums proves nothing
       --> variables.auto.pkrvars.hcl:12:21
        |
     12 | alma_iso_checksum = ""
        |                     ^^
-       = help: write sha256: and the 64 digits from the CHECKSUM file beside the ISO; "none" leaves it unchecked
+       = help: write sha256: and the 64 digits from the CHECKSUM file beside the ISO, file:https://... with the address of such a file, or "none", which leaves the ISO unchecked
     ----
     error: vm_id: 99 is no VM id
       --> variables.auto.pkrvars.hcl:19:19

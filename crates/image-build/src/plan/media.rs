@@ -10,7 +10,8 @@ use super::checks::suggestion;
 use super::report::PlanReport;
 use super::survey::InstallerIso;
 use crate::Error;
-use crate::spec::{Delivery, ImageSpec, IsoSource};
+use crate::checksum_list::{self, FetchError, Fetcher};
+use crate::spec::{Delivery, ImageSpec, IsoChecksum, IsoSource};
 use crate::text::human_bytes;
 
 /// Whether the build puts a file on the ISO storage.
@@ -52,17 +53,15 @@ pub(super) async fn installer(
         IsoSource::Url { url, checksum } => {
             let name = spec.installer.iso.file_name();
             let volid = VolId::of(&storage, &format!("iso/{name}")).map_err(Error::api("naming the installer ISO"))?;
-            let mut download = DownloadUrl::iso(url.as_str(), name);
-            match checksum {
-                Some(checksum) => {
-                    let checksum =
-                        Checksum::parse(&checksum.to_string()).map_err(Error::api("reading alma_iso_checksum"))?;
-                    download = download.checksum(checksum);
+            let download = DownloadUrl::iso(url.as_str(), name);
+            match wanted(report, checksum, name).await {
+                Wanted::Unknown => Ok(None),
+                Wanted::Sum(checksum, from) => {
                     // PVE compares the checksum of a file that is there already and takes it if it fits (FACTS 56).
-                    report.ok("iso", format!("ISO {name} by URL"));
-                    Ok(Some(InstallerIso::Download(volid, download)))
+                    report.ok("iso", format!("ISO {name} by URL{from}"));
+                    Ok(Some(InstallerIso::Download(volid, download.checksum(checksum))))
                 }
-                None if volumes.iter().any(|volume| volume.volid == volid) => {
+                Wanted::Anything if volumes.iter().any(|volume| volume.volid == volid) => {
                     report.warning(
                         "iso",
                         format!("{volid} exists and is used as it is, unverified"),
@@ -70,7 +69,7 @@ pub(super) async fn installer(
                     );
                     Ok(Some(InstallerIso::Present(volid)))
                 }
-                None => {
+                Wanted::Anything => {
                     report.warning(
                         "iso",
                         format!("{url} is downloaded unverified"),
@@ -127,17 +126,87 @@ pub(super) async fn installer(
                 None => {
                     let mut upload =
                         Upload::iso_file(path.clone()).map_err(Error::api("preparing the installer's upload"))?;
-                    if let Some(checksum) = checksum {
-                        let checksum =
-                            Checksum::parse(&checksum.to_string()).map_err(Error::api("reading alma_iso_checksum"))?;
-                        upload = upload.checksum(checksum);
+                    let mut told = String::new();
+                    match wanted(report, checksum, name).await {
+                        Wanted::Unknown => return Ok(None),
+                        Wanted::Sum(checksum, from) => {
+                            upload = upload.checksum(checksum);
+                            told = from;
+                        }
+                        Wanted::Anything => {}
                     }
-                    report.ok("iso", format!("ISO {} to send", human_bytes(size)));
+                    report.ok("iso", format!("ISO {} to send{told}", human_bytes(size)));
                     Ok(Some(InstallerIso::Upload(volid, upload)))
                 }
             }
         }
     }
+}
+
+/// What an ISO must be.
+enum Wanted {
+    /// This, and where that is from, for people: empty, or `, sha256 as repo.almalinux.org lists it`.
+    Sum(Checksum, String),
+    /// Nobody says.
+    Anything,
+    /// Somebody was to say, and did not; the report has it.
+    Unknown,
+}
+
+/// Finds out what the ISO must be: from the spec, or from the list that it names.
+async fn wanted(report: &mut PlanReport, checksum: &IsoChecksum, name: &str) -> Wanted {
+    let (sum, from) = match checksum {
+        IsoChecksum::Unchecked => return Wanted::Anything,
+        IsoChecksum::Given(sum) => (sum.clone(), String::new()),
+        IsoChecksum::Listed(list) => match listed(list, name).await {
+            Ok(sum) => {
+                let from = format!(
+                    ", {} as {} lists it",
+                    sum.algorithm(),
+                    list.host_str().unwrap_or_default()
+                );
+                (sum, from)
+            }
+            Err((reason, fix)) => {
+                report.error("iso", format!("{list} does not say what {name} must be: {reason}"), fix);
+                return Wanted::Unknown;
+            }
+        },
+    };
+    match Checksum::parse(&sum.to_string()) {
+        Ok(sum) => Wanted::Sum(sum, from),
+        Err(error) => {
+            report.error(
+                "iso",
+                error.to_string(),
+                "set alma_iso_checksum to sha256: and 64 digits",
+            );
+            Wanted::Unknown
+        }
+    }
+}
+
+/// The line of `name` in the list at `list`; why there is none, and what to do.
+async fn listed(list: &url::Url, name: &str) -> Result<crate::spec::Checksum, (String, String)> {
+    const GIVE: &str =
+        "set alma_iso_checksum to sha256: and the ISO's 64 digits, or to file: and the path of a list fetched by hand";
+    let unreachable = |error: FetchError| {
+        let fix = match &error {
+            FetchError::NoAuthority => format!("install ca-certificates, or {GIVE}"),
+            // A minor release that is no longer current moves there from AlmaLinux's mirrors, its ISOs with it.
+            FetchError::Status(_) => {
+                format!("is the address right? Earlier releases are under https://vault.almalinux.org; else {GIVE}")
+            }
+            _ => format!("no proxy is used for it; {GIVE}"),
+        };
+        (error.to_string(), fix)
+    };
+    let text = Fetcher::new()
+        .map_err(unreachable)?
+        .fetch(list)
+        .await
+        .map_err(unreachable)?;
+    checksum_list::checksum_of(&text, name).map_err(|error| (error.to_string(), GIVE.to_owned()))
 }
 
 fn present(report: &mut PlanReport, volid: &VolId, volumes: &[Volume]) -> Option<InstallerIso> {

@@ -40,6 +40,14 @@ impl ChecksumAlgorithm {
         }
     }
 
+    /// Whether two files of the same sum can be made.
+    ///
+    /// # Source
+    /// [RFC 6151](https://www.rfc-editor.org/rfc/rfc6151) for MD5, [SHAttered](https://shattered.io) for SHA-1.
+    pub const fn is_weak(self) -> bool {
+        matches!(self, Self::Md5 | Self::Sha1)
+    }
+
     const ALL: [Self; 6] = [
         Self::Md5,
         Self::Sha1,
@@ -92,11 +100,6 @@ impl FromStr for Checksum {
             reason,
         };
         let (algorithm, digits) = match text.split_once(':') {
-            Some(("file", _)) => {
-                return Err(bad(
-                    "checksum files are not read; copy the line's digits here as sha256:DIGITS".to_owned(),
-                ));
-            }
             Some((word, digits)) => (
                 Some(
                     word.to_ascii_lowercase()
@@ -155,7 +158,10 @@ mod tests {
             ("sha256:abc123", "64 hex digits, these are 6"),
             ("sha256:", "64 hex digits, these are 0"),
             ("crc32:00", "`crc32` is not a checksum algorithm"),
-            ("file:https://example.com/CHECKSUM", "checksum files are not read"),
+            (
+                "file:https://example.com/CHECKSUM",
+                "`file` is not a checksum algorithm",
+            ),
             ("abc", "the form is"),
             ("", "the form is"),
             (&"g".repeat(64), "hex digits only"),

@@ -1,15 +1,14 @@
-//! The installer: its ISO, its kickstart and the way the kickstart travels.
+//! The installer: its kickstart and the way the kickstart travels.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use proxmox_client::{StorageId, VolId};
+use proxmox_client::StorageId;
 use serde::Serialize;
-use url::Url;
 
-use super::checksum::Checksum;
+use super::iso::IsoSource;
 use crate::boot_command::BootCommand;
 use crate::kickstart::{Kickstart, KickstartText};
 
@@ -51,53 +50,6 @@ impl Installer {
             boot_command: None,
             boot_wait: None,
             boot_key_interval: KEY_INTERVAL,
-        }
-    }
-}
-
-/// Where the installer's ISO comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum IsoSource {
-    /// A volume that the node has. PVE cannot tell its checksum.
-    Volid(VolId),
-    /// The node downloads it.
-    Url {
-        /// From there.
-        url: Url,
-        /// PVE checks it; `None` only where the user said so.
-        checksum: Option<Checksum>,
-    },
-    /// It is uploaded from this machine.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Checked here and by PVE; `None` only where the user said so.
-        checksum: Option<Checksum>,
-    },
-}
-
-impl IsoSource {
-    /// The ISO's own file name.
-    pub fn file_name(&self) -> &str {
-        match self {
-            Self::Volid(volid) => volid.file_name(),
-            Self::Url { url, .. } => url.path().rsplit('/').next().unwrap_or_default(),
-            Self::File { path, .. } => path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
-        }
-    }
-
-    /// The AlmaLinux release in the file name, major and minor: `AlmaLinux-9.3-x86_64-minimal.iso` is (9, Some(3)).
-    ///
-    /// # Source
-    /// File names under `isos/x86_64/` of AlmaLinux's mirrors; `AlmaLinux-9-latest-x86_64-boot.iso` exists too.
-    pub fn alma_release(&self) -> Option<(u32, Option<u32>)> {
-        let rest = self.file_name().strip_prefix("AlmaLinux-")?;
-        let release = rest.split('-').next()?;
-        match release.split_once('.') {
-            Some((major, minor)) => Some((major.parse().ok()?, Some(minor.parse().ok()?))),
-            None => Some((release.parse().ok()?, None)),
         }
     }
 }

@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use proxmox_client::{Cpu, Net};
+
+use super::address::{check_checksum, check_mirror, check_open};
 use super::{
-    Bios, CommunicatorKind, Delivery, DiskFormat, ImageSpec, IsoSource, KickstartSource, TemplateName, is_dns_name,
+    Bios, CommunicatorKind, Delivery, DiskFormat, ImageSpec, IsoChecksum, IsoSource, KickstartSource, TemplateName,
+    is_dns_name,
 };
 use crate::boot_command::BootVariable;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -53,6 +57,9 @@ impl ImageSpec {
         self.check_kickstart(&mut found);
         self.check_communicator(&mut found);
         self.check_scripts(&mut found);
+        if let Some(mirror) = self.k3s.as_ref().and_then(|k3s| k3s.mirror_url.as_deref()) {
+            check_mirror(mirror, &mut found);
+        }
         for (field, limit) in [
             ("install_timeout", self.timeouts.install),
             ("ssh_timeout", self.communicator.ssh.timeout),
@@ -141,11 +148,22 @@ impl ImageSpec {
                 )
                 .help("write x86-64-v2-AES or host"),
             );
-        } else if cpu.is_empty() || hardware.cpu_type.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            found.push(
-                Diagnostic::error("vm_cpu_type", format!("{:?} is no CPU type", hardware.cpu_type))
-                    .help("write x86-64-v2-AES or host"),
-            );
+        } else if let Err(error) = Cpu::of_type(&hardware.cpu_type) {
+            found.push(Diagnostic::error("vm_cpu_type", error.to_string()).help("write x86-64-v2-AES or host"));
+        }
+        for (field, text) in [
+            ("vm_scsi_controller", Some(&hardware.scsi_controller)),
+            ("vm_machine", hardware.machine.as_ref()),
+            ("vm_vga", hardware.vga.as_ref()),
+        ] {
+            if let Some(text) = text
+                && (text.is_empty() || !text.chars().all(|c| c.is_ascii_graphic()))
+            {
+                found.push(
+                    Diagnostic::error(field, format!("{text:?} is no value for it"))
+                        .help("see the API viewer of Proxmox VE"),
+                );
+            }
         }
         if !(1..=512).contains(&hardware.cores) {
             found.push(
@@ -221,12 +239,8 @@ impl ImageSpec {
             ));
         }
         for nic in &self.nics {
-            let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            if nic.bridge.is_empty() || !nic.bridge.chars().all(fits) {
-                found.push(
-                    Diagnostic::error("vm_bridge", format!("{:?} is no bridge", nic.bridge))
-                        .help("write vmbr0, for example"),
-                );
+            if let Err(error) = Net::virtio(&nic.bridge).and_then(|net| net.with("model", &nic.model)) {
+                found.push(Diagnostic::error("vm_bridge", error.to_string()).help("write vmbr0, for example"));
             }
             if nic.vlan.is_some_and(|tag| !(1..=4094).contains(&tag)) {
                 found.push(
@@ -262,10 +276,11 @@ impl ImageSpec {
                         format!("`{url}`: a node downloads from http and https only"),
                     ));
                 }
-                if checksum.is_none() {
+                check_open(url, "alma_iso_url", found);
+                if *checksum == IsoChecksum::Unchecked {
                     found.push(
                         Diagnostic::warning("alma_iso_checksum", "the downloaded ISO is not verified")
-                            .help("write sha256: and the digits from the CHECKSUM file beside the ISO"),
+                            .help("write sha256: and the digits from the CHECKSUM file beside the ISO, or leave it empty: the file is then read"),
                     );
                 }
             }
@@ -277,6 +292,9 @@ impl ImageSpec {
                 )),
             ),
             IsoSource::Volid(_) | IsoSource::File { .. } => {}
+        }
+        if let Some(checksum) = installer.iso.checksum() {
+            check_checksum(checksum, found);
         }
         let file = installer.iso.file_name();
         if !file.to_ascii_lowercase().ends_with(".iso") {

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use hcl::Value;
 use secrecy::SecretString;
+use url::Url;
 
 use super::merge::{Origin, PREFIX, Setting, Values};
 use super::table;
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::duration;
+use crate::spec::holds_password;
 
 /// Reads values by name and collects what is wrong with them.
 #[derive(Debug)]
@@ -154,7 +156,15 @@ impl<'a> Reader<'a> {
         };
         match &setting.origin {
             Origin::BuiltIn => {}
-            Origin::Declared(location) | Origin::File(location) => diagnostic.location = Some(location.clone()),
+            Origin::Declared(location) | Origin::File(location) => {
+                let place = location.clone();
+                // A password in an address is not marked as sensitive by anybody.
+                let secret = setting
+                    .value
+                    .as_str()
+                    .is_some_and(|text| Url::parse(text.trim()).is_ok_and(|url| holds_password(&url)));
+                diagnostic.location = Some(if secret { place.without_text() } else { place });
+            }
             Origin::Environment => {
                 diagnostic.message = format!("{} (set by {PREFIX}{})", diagnostic.message, diagnostic.subject);
             }
