@@ -8,6 +8,7 @@
 #                           default https://github.com/k3s-io/k3s/releases/download
 #   K3S_SHA256              SHA-256 of the binary; if given it must fit beside the release's own list. Required for http://
 #   K3S_AIRGAP_IMAGES       1 also lays down the release's container images, so that nodes need no registry; default 0
+#   K3S_AIRGAP_SHA256       SHA-256 of their archive, as K3S_SHA256 is that of the binary
 #   K3S_SELINUX_RPM_URL     k3s-selinux RPM to install, with
 #   K3S_SELINUX_RPM_SHA256  its SHA-256; both or neither
 #   K3SIMAGE_NAME           name of the image, kept for the first boot: no node may have it
@@ -36,6 +37,8 @@ rpm_sum="${K3S_SELINUX_RPM_SHA256:-}"
 [[ "${mirror}" == https://* || -n "${K3S_SHA256:-}" ]] \
     || fail 'K3S_MIRROR_URL is http://, so its list of checksums proves nothing: give K3S_SHA256 too, or use https://'
 [[ "${K3S_AIRGAP_IMAGES:-0}" == [01] ]] || fail "K3S_AIRGAP_IMAGES is \"${K3S_AIRGAP_IMAGES}\"; give 1 or 0"
+[[ "${mirror}" == https://* || "${K3S_AIRGAP_IMAGES:-0}" == 0 || -n "${K3S_AIRGAP_SHA256:-}" ]] \
+    || fail 'K3S_MIRROR_URL is http://: give K3S_AIRGAP_SHA256 too for the container images, or use https://'
 [[ "${image}${build}" =~ ^[A-Za-z0-9._-]*$ ]] || fail 'K3SIMAGE_NAME and K3SIMAGE_BUILD_ID may hold letters, digits and . _ - only'
 [[ -z "${rpm_url}" && -z "${rpm_sum}" || "${rpm_url}" == http*://*.rpm && -n "${rpm_sum}" ]] \
     || fail 'K3S_SELINUX_RPM_URL (of an .rpm file) and K3S_SELINUX_RPM_SHA256 belong together'
@@ -43,23 +46,26 @@ rpm_sum="${K3S_SELINUX_RPM_SHA256:-}"
 work="$(mktemp -d "${root}/var/tmp/k3s-install.XXXXXX")"
 trap 'rm -rf "${work}"' EXIT
 
-# fetch URL FILE
+# fetch URL FILE. What begins at https:// stays there, whatever it redirects to: a list that came over http:// proves nothing.
 fetch() {
-    curl --fail --silent --show-error --location --proto '=https,http' --tlsv1.2 --retry 3 --connect-timeout 20 \
-        --output "$2" "$1" || fail "cannot fetch $1 (see curl's line above)"
+    local redirects='=https'
+    [[ "$1" == https://* ]] || redirects='=https,http'
+    curl --fail --silent --show-error --location --proto '=https,http' --proto-redir "${redirects}" --tlsv1.2 --retry 3 \
+        --connect-timeout 20 --output "$2" "$1" || fail "cannot fetch $1 (see curl's line above)"
 }
 
 # verified FILE SHA256: true if the file is there and has this checksum
 verified() { [[ -f "$1" ]] && printf '%s  %s\n' "$2" "$1" | sha256sum --check --status; }
 
-# release FILE DESTINATION MODE [SHA256]: a file of the release, in place only when it is what the release's list says
+# release FILE DESTINATION MODE PIN SHA256: a file of the release, in place only when it is what the release's list says, and what
+# the variable PIN asks for, if it does
 release() {
-    local name="$1" to="${root}$2" mode="$3" pin="${4:-}" sum base
+    local name="$1" to="${root}$2" mode="$3" pin="$5" sum base
     base="${mirror%/}/${version/+/%2B}"
     [[ -f "${work}/sums" ]] || fetch "${base}/sha256sum-amd64.txt" "${work}/sums"
     sum="$(awk -v name="${name}" '$2 == name { print $1 }' "${work}/sums")"
     [[ "${sum}" =~ ^[0-9a-f]{64}$ ]] || fail "${base}/sha256sum-amd64.txt has no single SHA-256 for ${name}"
-    [[ -z "${pin}" || "${pin,,}" == "${sum}" ]] || fail "the release lists ${sum} for ${name}, but K3S_SHA256 is ${pin}"
+    [[ -z "${pin}" || "${pin,,}" == "${sum}" ]] || fail "the release lists ${sum} for ${name}, but $4 is ${pin}"
     if verified "${to}" "${sum}"; then return 0; fi
     fetch "${base}/${name}" "${work}/${name}"
     verified "${work}/${name}" "${sum}" \
@@ -79,14 +85,15 @@ put() {
     printf 'k3s-install: wrote %s\n' "$1"
 }
 
-release k3s /usr/local/bin/k3s 0755 "${K3S_SHA256:-}"
+release k3s /usr/local/bin/k3s 0755 K3S_SHA256 "${K3S_SHA256:-}"
 for tool in kubectl crictl ctr; do
     [[ -e "${root}/usr/local/bin/${tool}" ]] || ln -s k3s "${root}/usr/local/bin/${tool}"
 done
 
 if [[ "${K3S_AIRGAP_IMAGES:-0}" == 1 ]]; then
     images=/var/lib/rancher/k3s/agent/images
-    release k3s-airgap-images-amd64.tar.zst "${images}/k3s-airgap-images-amd64.tar.zst" 0644
+    release k3s-airgap-images-amd64.tar.zst "${images}/k3s-airgap-images-amd64.tar.zst" 0644 \
+        K3S_AIRGAP_SHA256 "${K3S_AIRGAP_SHA256:-}"
     # Without this file k3s imports the archive anew at each start; releases before these know nothing of it.
     case "${version}" in
         v1.31.*) since=v1.31.9 ;;

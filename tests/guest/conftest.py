@@ -38,7 +38,7 @@ STANDINS = {
     "curl": """
         [[ ! -e "$STATE/network-fails" ]] || { echo 'curl: (6) Could not resolve host' >&2; exit 6; }
         while (($#)); do
-            case "$1" in --output) out="$2"; shift ;; --proto|--retry|--connect-timeout) shift ;; -*) ;; *) url="$1" ;; esac
+            case "$1" in --output) out="$2"; shift ;; --proto|--proto-redir|--retry|--connect-timeout) shift ;; -*) ;; *) url="$1" ;; esac
             shift
         done
         file="$STATE/web/${url#*://}"

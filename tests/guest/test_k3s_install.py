@@ -1,11 +1,51 @@
 """k3s-install.sh: verified, laid down, never started."""
 
+import hashlib
+import shutil
+import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from conftest import K3S, MIRROR, VERSION, Guest
 
 SCRIPT = "k3s-install.sh"
+
+
+@contextmanager
+def web(folder: Path, redirect_to: str) -> Iterator[int]:
+    """A server on loopback with a certificate of its own (FOLDER/tls.pem), which redirects whoever asks."""
+
+    class Redirect(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", redirect_to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing: the test reads what the script says."""
+
+    pem = folder / "tls.pem"
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*make.split(), "-keyout", str(pem), "-out", f"{pem}.crt"], check=True, capture_output=True)
+    pem.write_text(pem.read_text() + Path(f"{pem}.crt").read_text())
+    server = HTTPServer(("127.0.0.1", 0), Redirect)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_lays_down_the_binary_the_units_and_the_first_boot(guest: Guest) -> None:
@@ -65,6 +105,10 @@ def test_a_damaged_binary_in_place_is_replaced(guest: Guest) -> None:
         ({"K3S_ROLE": "master"}, 'K3S_ROLE is "master"; give server, agent or none'),
         ({"K3S_MIRROR_URL": "ftp://x"}, "give an https:// address"),
         ({"K3S_MIRROR_URL": "http://mirror/k3s"}, "give K3S_SHA256 too"),
+        (
+            {"K3S_MIRROR_URL": "http://mirror/k3s", "K3S_SHA256": "0" * 64, "K3S_AIRGAP_IMAGES": "1"},
+            "give K3S_AIRGAP_SHA256 too",
+        ),
         ({"K3S_SHA256": "0" * 64}, "but K3S_SHA256 is 000"),
         ({"K3S_AIRGAP_IMAGES": "yes"}, "give 1 or 0"),
         ({"K3SIMAGE_NAME": "a\nK3S_ROLE=none"}, "may hold letters, digits"),
@@ -100,6 +144,28 @@ def test_a_mirror_is_used_in_place_of_the_release_page(guest: Guest) -> None:
     sha = guest.serve_k3s(mirror="mirror.lan/k3s/v1.29.0%2Bk3s1")
     guest.ok(SCRIPT, K3S_VERSION=VERSION, K3S_MIRROR_URL="http://mirror.lan/k3s/", K3S_SHA256=sha.upper())
     assert all("http://mirror.lan/k3s/v1.29.0%2Bk3s1/" in call for call in guest.calls("curl"))
+
+
+def test_the_images_of_a_plain_mirror_are_what_was_asked_for_or_are_not_laid_down(guest: Guest) -> None:
+    sha = guest.serve_k3s(mirror="mirror.lan/k3s/v1.29.0%2Bk3s1")
+    env = {"K3S_VERSION": VERSION, "K3S_MIRROR_URL": "http://mirror.lan/k3s", "K3S_SHA256": sha, "K3S_AIRGAP_IMAGES": "1"}
+    archive = "var/lib/rancher/k3s/agent/images/k3s-airgap-images-amd64.tar.zst"
+    assert "but K3S_AIRGAP_SHA256 is 000" in guest.refused(SCRIPT, **env, K3S_AIRGAP_SHA256="0" * 64)
+    assert not guest.exists(archive)
+    guest.ok(SCRIPT, **env, K3S_AIRGAP_SHA256=hashlib.sha256(b"images\n").hexdigest())
+    assert guest.exists(archive)
+
+
+def test_no_redirect_leads_from_tls_to_a_plain_place(guest: Guest, tmp_path: Path) -> None:
+    """The real curl, against a server that redirects to http://."""
+    guest.serve_k3s()
+    with web(tmp_path, redirect_to="http://127.0.0.1:9/") as port:
+        real = shutil.which("curl", path="/usr/bin:/bin")
+        guest.stand_in("curl", f'exec {real} --cacert {tmp_path}/tls.pem "$@"')
+        error = guest.refused(SCRIPT, K3S_VERSION=VERSION, K3S_MIRROR_URL=f"https://127.0.0.1:{port}/k3s")
+    assert 'Protocol "http" not supported or disabled' in error or "Unsupported protocol" in error, error
+    assert "cannot fetch https://127.0.0.1" in error
+    assert not guest.exists("usr/local/bin/k3s")
 
 
 def test_a_binary_of_another_version_is_found_out(guest: Guest) -> None:

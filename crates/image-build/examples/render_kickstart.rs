@@ -1,7 +1,10 @@
 //! Writes kickstarts as the library renders them into a folder, for `ksvalidator`: the preset's, one with every field
 //! set to something hostile or unusual, and the seed folder's own; each with the block that a build appends.
 //!
-//! `cargo run -p k3simage-image-build --example render_kickstart -- FOLDER`
+//! With a file of texts, a JSON list, also a kickstart for each of them and each place: `template-N.ks.cfg` from a folder's
+//! template, `model-N.ks.cfg` from the library's model. One that refuses its text is not written.
+//!
+//! `cargo run -p k3simage-image-build --example render_kickstart -- FOLDER [TEXTS.json]`
 
 use std::path::PathBuf;
 
@@ -36,7 +39,55 @@ fn main() -> anyhow::Result<()> {
         let path = folder.join(name);
         std::fs::write(&path, text.with_build_block(&block)?.expose()).with_context(|| path.display().to_string())?;
     }
+    let Some(texts) = std::env::args_os().nth(2) else {
+        return Ok(());
+    };
+    let texts: Vec<String> = serde_json::from_str(&std::fs::read_to_string(texts)?)?;
+    for (number, text) in texts.iter().enumerate() {
+        let rendered = [
+            ("template", folder_with(text)?),
+            ("model", model_with(text).render().ok()),
+        ];
+        for (kind, kickstart) in rendered {
+            if let Some(kickstart) = kickstart {
+                let path = folder.join(format!("{kind}-{number}.ks.cfg"));
+                std::fs::write(&path, kickstart.expose()).with_context(|| path.display().to_string())?;
+            }
+        }
+    }
     Ok(())
+}
+
+/// The library's kickstart template in a folder, with this text as two of its values; `None` when the folder refuses it.
+fn folder_with(text: &str) -> anyhow::Result<Option<KickstartText>> {
+    let folder = std::env::temp_dir().join(format!("render-kickstart-text-{}", std::process::id()));
+    image_build::assets::init(&folder)?;
+    let template = image_build::assets::KICKSTART_TEMPLATE;
+    std::fs::write(folder.join(template.path), template.text)?;
+    std::fs::write(
+        folder.join("ks.pkr.hcl"),
+        "variable \"ks_timezone\" {\n  type = string\n}\n",
+    )?;
+    let inputs = Inputs::new().var("ks_timezone", text).var("alma_mirror_url", text);
+    let loaded = TemplateFolder::load(&folder, &inputs);
+    std::fs::remove_dir_all(&folder)?;
+    Ok(match loaded {
+        Ok(loaded) => match loaded.spec.installer.kickstart {
+            KickstartSource::Text { text, .. } => Some(text),
+            _ => anyhow::bail!("the folder's kickstart is no text"),
+        },
+        Err(image_build::Error::Invalid(_)) => None,
+        Err(error) => return Err(error.into()),
+    })
+}
+
+fn model_with(text: &str) -> Kickstart {
+    Kickstart {
+        source: InstallSource::Url(text.to_owned()),
+        kernel_append: vec![text.to_owned()],
+        root_keys: vec![format!("ssh-ed25519 AAAA {text}")],
+        ..Kickstart::default()
+    }
 }
 
 /// What a folder's own kickstart becomes, as a build reads it.

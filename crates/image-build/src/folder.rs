@@ -3,6 +3,7 @@
 mod files;
 mod iso;
 mod spec;
+mod template;
 
 use std::path::{Path, PathBuf};
 

@@ -37,6 +37,7 @@ mod boot_command;
 pub mod build;
 mod checksum_list;
 pub mod communicator;
+mod confined;
 mod connection;
 mod console;
 mod diagnostic;

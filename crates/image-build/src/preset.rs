@@ -111,6 +111,8 @@ pub struct ScriptOptions {
     pub airgap_images: bool,
     /// SHA-256 of the k3s binary, beside the release's own list.
     pub k3s_sha256: Option<String>,
+    /// SHA-256 of the archive of container images, beside the release's own list.
+    pub airgap_sha256: Option<String>,
 }
 
 impl Default for ScriptOptions {
@@ -121,6 +123,7 @@ impl Default for ScriptOptions {
             hardening_profile: "cis_server_l1".to_owned(),
             airgap_images: false,
             k3s_sha256: None,
+            airgap_sha256: None,
         }
     }
 }
@@ -134,6 +137,7 @@ pub(crate) fn environment(k3s: &K3s, options: &ScriptOptions) -> Vec<(String, En
         hardening_profile,
         airgap_images,
         k3s_sha256,
+        airgap_sha256,
     } = options;
     let mut environment = vec![
         ("OS_UPDATE", switch(*os_update)),
@@ -145,6 +149,7 @@ pub(crate) fn environment(k3s: &K3s, options: &ScriptOptions) -> Vec<(String, En
     ];
     environment.extend(k3s.mirror_url.clone().map(|url| ("K3S_MIRROR_URL", url)));
     environment.extend(k3s_sha256.clone().map(|sum| ("K3S_SHA256", sum)));
+    environment.extend(airgap_sha256.clone().map(|sum| ("K3S_AIRGAP_SHA256", sum)));
     environment
         .into_iter()
         .map(|(name, value)| (name.to_owned(), EnvValue::Plain(value)))

@@ -4,7 +4,10 @@ mod support;
 
 use proxmox_client::{Error, ErrorKind, Fingerprint, Method, Tls, TlsProblem};
 use support::{TestServer, data};
-use tokio::{io::AsyncWriteExt, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 async fn version_server() -> TestServer {
     TestServer::start(|_, _| data(r#"{"version":"9.2.11","release":"9.2","repoid":"x"}"#)).await
@@ -115,4 +118,101 @@ async fn a_server_without_tls_is_told() {
         TlsProblem::Handshake { .. }
     ));
     plain.abort();
+}
+
+/// The environment is that of a process, so the test runs itself once more with one that names a proxy.
+#[tokio::test]
+async fn a_proxy_that_only_the_environment_names_is_not_used() {
+    const CHILD: &str = "A_PROXY_IS_IN_THIS_ENVIRONMENT";
+    if std::env::var_os(CHILD).is_some() {
+        let server = version_server().await;
+        server.client().version().await.expect("no proxy is in between");
+        return;
+    }
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    proxy.set_nonblocking(true).expect("set");
+    let url = format!("http://{}", proxy.local_addr().expect("bound"));
+    let mut again = tokio::process::Command::new(std::env::current_exe().expect("this test"));
+    again
+        .args(["--exact", "a_proxy_that_only_the_environment_names_is_not_used"])
+        .env(CHILD, "1");
+    for name in [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+    ] {
+        again.env(name, &url);
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        again.env_remove(name);
+    }
+    let ended = again.output().await.expect("it runs");
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success() && told.contains("1 passed"), "{told}");
+    let asked = proxy.accept().expect_err("nobody asked the proxy");
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// A proxy that connects whoever asks, and what it was told.
+async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let (told, asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    if stream.read_buf(&mut head).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let head = String::from_utf8(head).expect("text");
+                let target = head.split(' ').nth(1).expect("a target").to_owned();
+                told.send(head).expect("the test listens");
+                let mut there = tokio::net::TcpStream::connect(target).await.expect("the server");
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("answered");
+                // Either side may end it.
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
+            });
+        }
+    });
+    (addr.to_string(), asked)
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_asked_for_sees_no_token_and_cannot_pose_as_the_server() {
+    let (server, other) = (version_server().await, version_server().await);
+    let (addr, mut asked) = proxy().await;
+    let through = |tls: Tls| {
+        let url = format!("http://me:of-the-proxy@{addr}");
+        server.builder().tls(tls).proxy(url).build().expect("a client")
+    };
+    through(server.tls()).version().await.expect("through the proxy");
+    let head = asked.recv().await.expect("it was asked");
+    assert!(head.starts_with(&format!("CONNECT {} ", server.addr)), "{head}");
+    assert!(
+        !head.contains("secret-of-the-token") && !head.contains("PVEAPIToken"),
+        "{head}"
+    );
+    // Its own password goes to the proxy and nowhere else.
+    assert!(head.to_lowercase().contains("proxy-authorization: basic "), "{head}");
+    let requests = server.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.header("proxy-authorization").is_none())
+    );
+
+    let before = requests.len();
+    for tls in [other.tls(), Tls::Pinned(other.fingerprint)] {
+        let error = through(tls).version().await.expect_err("another certificate");
+        assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+        assert!(!format!("{error:?} {error}").contains("of-the-proxy"));
+    }
+    assert_eq!(server.requests().len(), before, "nothing was sent");
 }

@@ -1,26 +1,11 @@
-//! Files of a template folder: kept inside it, read as text.
+//! Files of a template folder, read as text.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
+use crate::confined::inside;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::Error;
 use crate::variables::read_text;
-
-/// Joins a path that the user wrote to the folder, unless it leads out of it: by `..`, as an absolute path, or by a link.
-///
-/// What a folder holds ends up in a guest and in logs, so a folder from elsewhere must not reach other files.
-pub(super) fn inside(dir: &Path, relative: &str) -> Result<PathBuf, &'static str> {
-    let path = Path::new(relative);
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if relative.is_empty() || !path.components().all(plain) {
-        return Err("it leads out of the template folder");
-    }
-    let joined = dir.join(path);
-    match (dir.canonicalize(), joined.canonicalize()) {
-        (Ok(dir), Ok(real)) if !real.starts_with(&dir) => Err("it is a link that leads out of the template folder"),
-        _ => Ok(joined),
-    }
-}
 
 /// Reads a file of the folder; `None` when it does not exist.
 ///

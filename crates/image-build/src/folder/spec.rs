@@ -1,13 +1,12 @@
 //! From values to `ImageSpec`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use minijinja::value::Serde;
 use proxmox_client::{MiB, NodeName, StorageId, Vmid};
 
+use super::template::{lines_stand, render};
 use super::{files, iso};
 use crate::boot_command::BootCommand;
 use crate::diagnostic::Diagnostic;
@@ -79,14 +78,17 @@ fn image(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
     word::<K3sRole>(&mut k3s.role, "k3s_role", reader);
     k3s.mirror_url = reader.text("k3s_mirror_url").map(str::to_owned);
     if let Some(mirror) = &k3s.mirror_url {
-        if !mirror.starts_with("https://") && !mirror.starts_with("http://") || mirror.contains(char::is_whitespace) {
-            reader.error("k3s_mirror_url", format!("`{mirror}` is no https:// address"), None);
-        } else if mirror.starts_with("http://") && reader.text("k3s_sha256").is_none() {
-            let help = "set k3s_sha256 too, or use https://".to_owned();
+        let unproven = |name: &str| reader.text(name).is_none();
+        let lacks = match mirror.starts_with("http://") {
+            true if unproven("k3s_sha256") => Some("k3s_sha256"),
+            true if reader.flag("k3s_airgap_images") && unproven("k3s_airgap_sha256") => Some("k3s_airgap_sha256"),
+            _ => None,
+        };
+        if let Some(lacks) = lacks {
             reader.error(
                 "k3s_mirror_url",
                 "over http:// the mirror's own list of checksums proves nothing",
-                Some(help),
+                Some(format!("set {lacks} too, or use https://")),
             );
         }
     }
@@ -213,6 +215,16 @@ fn communicator(spec: &mut ImageSpec, reader: &mut Reader<'_>) {
     set(&mut ssh.timeout, reader.duration("ssh_timeout"));
 }
 
+/// The SHA-256 of a file of a release of k3s.
+fn sha256(reader: &mut Reader<'_>, name: &str, file: &str) -> Option<String> {
+    let sum = reader.text(name)?.to_owned();
+    if sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let help = format!("write the 64 hex digits of the line for `{file}` in sha256sum-amd64.txt");
+        reader.error(name, "it is no SHA-256", Some(help));
+    }
+    Some(sum)
+}
+
 fn scripts(dir: &Path, spec: &mut ImageSpec, reader: &mut Reader<'_>) -> Result<(), Error> {
     let Some(k3s) = spec.k3s.clone() else { return Ok(()) };
     let options = ScriptOptions {
@@ -220,19 +232,9 @@ fn scripts(dir: &Path, spec: &mut ImageSpec, reader: &mut Reader<'_>) -> Result<
         hardening_oscap: reader.flag("hardening_oscap"),
         hardening_profile: reader.text("hardening_profile").unwrap_or("cis_server_l1").to_owned(),
         airgap_images: reader.flag("k3s_airgap_images"),
-        k3s_sha256: reader.text("k3s_sha256").map(str::to_owned),
+        k3s_sha256: sha256(reader, "k3s_sha256", "k3s"),
+        airgap_sha256: sha256(reader, "k3s_airgap_sha256", "k3s-airgap-images-amd64.tar.zst"),
     };
-    if options
-        .k3s_sha256
-        .as_ref()
-        .is_some_and(|sum| sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_hexdigit()))
-    {
-        reader.error(
-            "k3s_sha256",
-            "it is no SHA-256",
-            Some("write the 64 hex digits of the line for `k3s` in sha256sum-amd64.txt".to_owned()),
-        );
-    }
     let environment = preset::environment(&k3s, &options);
     let listed = reader.texts("scripts");
     let limit = reader.duration("script_timeout");
@@ -343,52 +345,4 @@ fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Res
         text: KickstartText::new(text),
         origin: PathBuf::from(file),
     }))
-}
-
-/// Whether a line of the filled-in text has the number of the template's line that it came from: no line was added or taken
-/// away, so that a message can name the template's own.
-fn lines_stand(template: &str, text: &str) -> bool {
-    let filled = |line: &str| ["{{", "{%", "{#"].iter().any(|open| line.contains(open));
-    template.lines().count() == text.lines().count()
-        && template
-            .lines()
-            .zip(text.lines())
-            .all(|(from, to)| from == to || filled(from))
-}
-
-/// Fills the variables into a template; one that is not known is an error, since an empty text could mean anything.
-fn render(template: &str, file: &Path, values: &Values) -> Result<String, Box<Diagnostic>> {
-    let mut environment = minijinja::Environment::new();
-    environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    if let Ok(syntax) = minijinja::syntax::SyntaxConfig::builder()
-        .keep_trailing_newline(true)
-        .build()
-    {
-        environment.set_syntax(syntax);
-    }
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    let variables: BTreeMap<&str, &hcl::Value> = values
-        .settings
-        .iter()
-        .map(|(name, setting)| (name.as_str(), &setting.value))
-        .collect();
-    let mut context: BTreeMap<&str, minijinja::Value> = variables
-        .iter()
-        .map(|(name, value)| (*name, minijinja::Value::from(Serde(value))))
-        .collect();
-    context.insert("var", minijinja::Value::from(Serde(&variables)));
-    context.insert("local", minijinja::Value::from(Serde(&values.locals)));
-    environment.render_str(template, context).map_err(|error| {
-        let location = crate::diagnostic::Location::of_line(file, template, error.line().unwrap_or(1));
-        let reason = match error.kind() {
-            minijinja::ErrorKind::UndefinedError => "a variable that is not known stands on this line".to_owned(),
-            // Details can hold values, which can be secrets; the kind of the error cannot.
-            kind => kind.to_string(),
-        };
-        Box::new(
-            Diagnostic::error("kickstart", reason)
-                .at(location)
-                .help("the variables of the folder can be used by their names: {{ k3s_version }}, {{ local.name }}"),
-        )
-    })
 }

@@ -3,6 +3,7 @@
 mod block;
 mod check;
 mod facts;
+pub(crate) mod guard;
 mod model;
 mod quote;
 mod render;
@@ -13,4 +14,5 @@ pub use check::{KickstartNeeds, check};
 pub use facts::{Command, Fact, Facts, Finish, PackageList, RootPassword, Section, UserFact, facts};
 pub use model::{InstallSource, Kickstart, Network, PostScript, Repo, User};
 pub use quote::KickstartError;
+pub(crate) use quote::word as quote_word;
 pub use text::KickstartText;

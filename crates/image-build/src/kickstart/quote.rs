@@ -22,6 +22,11 @@ impl KickstartError {
     pub fn field(&self) -> &str {
         &self.field
     }
+
+    /// Why it cannot stand there.
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// A value as one word of a kickstart command.
@@ -29,7 +34,7 @@ impl KickstartError {
 /// # Source
 /// pykickstart reads lines with `shlex.split(.., comments=True)`, POSIX mode: in double quotes only `\` and `"` are
 /// special. A line break ends the command whatever stands around it, so control characters are refused.
-pub(super) fn word(field: &str, value: &str) -> Result<String, KickstartError> {
+pub(crate) fn word(field: &str, value: &str) -> Result<String, KickstartError> {
     if value.is_empty() {
         return Err(KickstartError::new(field, "it is empty"));
     }

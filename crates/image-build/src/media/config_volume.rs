@@ -23,10 +23,20 @@ impl fmt::Debug for ConfigVolume {
     }
 }
 
-/// The volume could not be laid out: a failure of the writer of ISO 9660.
+/// Why there is no volume.
 #[derive(Debug, thiserror::Error)]
-#[error("laying out the volume {CONFIG_VOLUME_LABEL}")]
-pub struct ConfigVolumeError(#[source] Box<dyn std::error::Error + Send + Sync>);
+#[non_exhaustive]
+pub enum ConfigVolumeError {
+    /// A value that would become a line of its own, or that the first boot would read as another.
+    #[error("{name} cannot be told to a clone: it holds a blank, a quote or a control character, or nothing")]
+    Value {
+        /// The setting: `K3S_URL`, `K3S_TOKEN`.
+        name: &'static str,
+    },
+    /// A failure of the writer of ISO 9660.
+    #[error("laying out the volume {CONFIG_VOLUME_LABEL}")]
+    Layout(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
 
 impl ConfigVolume {
     /// For an agent that joins the server at `url` (`https://NAME:6443`) with `token`.
@@ -40,17 +50,24 @@ impl ConfigVolume {
     /// The bytes of the ISO 9660 volume with the file `k3simage.env`.
     ///
     /// # Errors
-    /// The writer of ISO 9660 failed.
+    /// A value cannot stand in the file, or the writer of ISO 9660 failed.
     pub fn to_iso(&self) -> Result<Vec<u8>, ConfigVolumeError> {
         let role = self.role;
         let text = match &self.join {
             None => format!("K3S_ROLE={role}\n"),
             Some((url, token)) => {
                 let token = token.expose_secret();
+                // Lines of NAME=value, which the first boot takes without quotes around the whole.
+                let fits = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '\'');
+                for (name, value) in [("K3S_URL", url.as_str()), ("K3S_TOKEN", token)] {
+                    if value.is_empty() || !value.chars().all(fits) {
+                        return Err(ConfigVolumeError::Value { name });
+                    }
+                }
                 format!("K3S_ROLE={role}\nK3S_URL={url}\nK3S_TOKEN={token}\n")
             }
         };
-        super::volume::volume(CONFIG_VOLUME_LABEL, "k3simage.env", text.as_bytes()).map_err(ConfigVolumeError)
+        super::volume::volume(CONFIG_VOLUME_LABEL, "k3simage.env", text.as_bytes()).map_err(ConfigVolumeError::Layout)
     }
 }
 
@@ -67,5 +84,34 @@ mod tests {
         assert!(bytes.windows(wanted.len()).any(|window| window == wanted));
         assert_eq!(bytes, volume.to_iso().unwrap());
         assert!(!format!("{volume:?}").contains("canary"), "{volume:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_arrives_as_one_line_or_is_refused(url in "(\\PC|[\n\r \"'=#]){0,20}", token in "(\\PC|[\n\r \"'=#]){0,20}") {
+            let volume = ConfigVolume::agent(url.clone(), SecretString::from(token.clone()));
+            if let Ok(bytes) = volume.to_iso() {
+                let text = format!("K3S_ROLE=agent\nK3S_URL={url}\nK3S_TOKEN={token}\n");
+                proptest::prop_assert_eq!(text.lines().count(), 3);
+                let at = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+                proptest::prop_assert!(at.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn another_role_cannot_be_smuggled_in() {
+        for (url, token, name) in [
+            ("https://a:6443\nK3S_ROLE=server", "t", "K3S_URL"),
+            ("https://a:6443", "t\rK3S_ARGS=--x", "K3S_TOKEN"),
+            ("https://a:6443", "\"t\"", "K3S_TOKEN"),
+            ("https://a:6443", "", "K3S_TOKEN"),
+        ] {
+            let error = ConfigVolume::agent(url, SecretString::from(token))
+                .to_iso()
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with(name) && !error.contains("K3S_ARGS"), "{error}");
+        }
     }
 }

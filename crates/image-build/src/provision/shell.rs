@@ -21,6 +21,42 @@ const MASK: &str = "<sensitive>";
 /// Shorter values are no secrets, and masking them would make every line unreadable.
 const SHORTEST_MASKED: usize = 4;
 
+/// Variables that a shell sets by itself: some of them end the script that assigns them, and none keeps the value.
+///
+/// # Source
+/// bash(1), "Shell Variables": those that are read-only, and those whose assignment has no effect or that are not imported.
+const SHELLS_OWN: &[&str] = &[
+    "BASHOPTS",
+    "BASHPID",
+    "BASH_ARGC",
+    "BASH_ARGV",
+    "BASH_LINENO",
+    "BASH_SOURCE",
+    "BASH_SUBSHELL",
+    "BASH_VERSINFO",
+    "DIRSTACK",
+    "EPOCHREALTIME",
+    "EPOCHSECONDS",
+    "EUID",
+    "FUNCNAME",
+    "GROUPS",
+    "HISTCMD",
+    "IFS",
+    "LINENO",
+    "OLDPWD",
+    "OPTIND",
+    "PIPESTATUS",
+    "PPID",
+    "PWD",
+    "RANDOM",
+    "SECONDS",
+    "SHELLOPTS",
+    "SHLVL",
+    "SRANDOM",
+    "UID",
+    "_",
+];
+
 /// Loads the variables, removes their file, runs the script and removes it, and the folder `$4` if one is named. `set -a`
 /// exports what is read; the values are quoted, so the shell reads them as data. All in one command: after a script that
 /// seals the image no other may be possible.
@@ -110,6 +146,13 @@ impl ShellProvisioner {
                     name,
                     "is no name of an environment variable",
                     "use letters, digits and _ only",
+                ));
+            }
+            if SHELLS_OWN.contains(&name.as_str()) {
+                return Err(Error::unusable(
+                    name,
+                    "is a variable that a shell sets by itself",
+                    "take another name for it",
                 ));
             }
             let value = value.expose_secret();
@@ -295,6 +338,24 @@ mod tests {
         }
     }
 
+    /// What a program sees of a variable that went the way of a script's environment.
+    fn arrived(shell: &str, name: &str, file: &[u8]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, script) = (folder.path().join("env"), folder.path().join("script"));
+        std::fs::write(&path, file).unwrap();
+        std::fs::write(&script, format!("exec printenv {name}\n")).unwrap();
+        let output = std::process::Command::new("sh")
+            .args(["-c", RUN_WITH_ENVIRONMENT, "sh"])
+            .args([path.as_os_str(), shell.as_ref(), script.as_os_str(), "".as_ref()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{shell}: {output:?}");
+        assert!(!path.exists() && !script.exists(), "both are gone afterwards");
+        let mut text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text.pop(), Some('\n'));
+        text
+    }
+
     #[test]
     fn a_real_shell_reads_back_every_value_as_it_was() {
         let values = [
@@ -306,22 +367,45 @@ mod tests {
             "ü\u{1F600}",
             "'; touch /tmp/pwned; '",
             "a=b #c",
+            "trailing\n\n",
+            "\r",
         ];
         for value in values {
-            let file = provisioner("", &[("VALUE", value)]).environment_file().unwrap();
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("env");
-            std::fs::write(&path, &file).unwrap();
-            let output = std::process::Command::new("sh")
-                .args(["-c", "set -a; . \"$1\"; set +a; exec printenv VALUE", "sh"])
-                .arg(&path)
-                .output()
-                .unwrap();
-            assert_eq!(
-                String::from_utf8(output.stdout).unwrap(),
-                format!("{value}\n"),
-                "{value:?}"
-            );
+            for shell in ["sh", "bash"] {
+                let file = provisioner("", &[("VALUE", value)]).environment_file().unwrap();
+                assert_eq!(arrived(shell, "VALUE", &file), value, "{shell} {value:?}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..proptest::prelude::ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_arrives_in_a_script_s_environment_or_is_refused(
+            value in "(?s)(.|[\\\\'\"$`\n\r;&|#!*? -]){0,30}",
+            name in "[A-Z_][A-Z0-9_]{0,8}",
+        ) {
+            // The linker's own would change the shell that reads them, which is what they are for.
+            proptest::prop_assume!(!name.starts_with("LD_") && name != "PATH");
+            match provisioner("", &[(&name, &value)]).environment_file() {
+                Ok(file) => for shell in ["sh", "bash"] {
+                    proptest::prop_assert_eq!(arrived(shell, &name, &file), value.clone(), "{}", shell);
+                },
+                Err(error) => {
+                    let told = error.diagnostics().unwrap().to_string();
+                    proptest::prop_assert!(told.contains(&name), "{}", told);
+                    proptest::prop_assert!(value.contains('\0') || SHELLS_OWN.contains(&name.as_str()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_shell_sets_by_itself_is_refused_by_name() {
+        for name in SHELLS_OWN {
+            let error = provisioner("", &[(name, "x")]).environment_file().unwrap_err();
+            assert!(error.diagnostics().unwrap().to_string().contains(name), "{error}");
         }
     }
 

@@ -12,6 +12,7 @@ use super::inputs::{Input, Inputs};
 use super::json_file;
 use super::kind::Kind;
 use super::table;
+use crate::confined::inside;
 use crate::diagnostic::{Diagnostic, Diagnostics, Location, nearest};
 use crate::error::Error;
 
@@ -464,6 +465,16 @@ impl FolderFiles {
             }
         }
         names.sort_unstable();
+        let own = |name: &String| {
+            name.ends_with(".pkr.hcl") || name.ends_with(".pkr.json") || name.contains(".auto.pkrvars.")
+        };
+        for name in names.iter().filter(|name| own(name)) {
+            if let Err(reason) = inside(dir, name) {
+                return Err(Diagnostic::error("", format!("{name}: {reason}"))
+                    .help("keep the file in the folder itself, or name it by -var-file")
+                    .into());
+            }
+        }
         let with = |suffix: &str| {
             names
                 .iter()
@@ -475,7 +486,10 @@ impl FolderFiles {
         automatic.extend::<Vec<PathBuf>>(with(".auto.pkrvars.json"));
         Ok(Self {
             // One that cannot be read is told of where it is filled in.
-            template: read_text(&dir.join(KICKSTART_TEMPLATE)).unwrap_or_default(),
+            template: inside(dir, KICKSTART_TEMPLATE)
+                .ok()
+                .and_then(|path| read_text(&path).ok())
+                .unwrap_or_default(),
             declarations: with(".pkr.hcl"),
             json_declarations: with(".pkr.json"),
             automatic,

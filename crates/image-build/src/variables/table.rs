@@ -109,6 +109,7 @@ pub const VARIABLES: &[VariableInfo] = table! {
         k3s_mirror_url: Text = Some("\"\""), "mirror of the k3s releases, laid out as `MIRROR/VERSION/FILE`; empty is the project's own place";
         k3s_sha256: Text = Some("\"\""), "SHA-256 of the k3s binary; required when the mirror is `http://`";
         k3s_airgap_images: Bool = Some("false"), "lay down the release's container images, so that nodes need no registry";
+        k3s_airgap_sha256: Text = Some("\"\""), "SHA-256 of their archive; required with them when the mirror is `http://`";
         os_update: Bool = Some("true"), "install all updates of AlmaLinux";
         hardening_oscap: Bool = Some("false"), "check the image with OpenSCAP and keep the report in it";
         hardening_profile: Text = Some("\"cis_server_l1\""), "profile of the SCAP Security Guide for `hardening_oscap`";
@@ -121,7 +122,7 @@ pub const VARIABLES: &[VariableInfo] = table! {
     }
     "Installation medium" {
         alma_iso_url: Text = None, "AlmaLinux ISO: a volume `local:iso/NAME.iso`, an `https://` address, or a local file";
-        alma_iso_checksum: Text = Some("\"\""), "`sha256:` and 64 digits; required for an address; `none` leaves it unchecked";
+        alma_iso_checksum: Text = Some("\"\""), "`sha256:` and 64 digits, or `file:` and the address (`https://`) or path of a list; empty or `auto` reads `CHECKSUM` beside an `https://` ISO; `none` leaves it unchecked";
         alma_iso_storage_pool: Text = Some("\"local\""), "storage for ISOs: the one that is fetched or uploaded, and the build's own small one";
         kickstart_delivery: Text = Some("\"oemdrv\""), "how the kickstart travels: `oemdrv` on a small ISO, `http` from this machine";
         boot_command: TextList = Some("[]"), "keys to type in the ISO's menu, in Packer's language; empty is right for the preset";

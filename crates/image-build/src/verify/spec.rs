@@ -97,6 +97,14 @@ impl VerifySpec {
         if self.ssh_port == 0 {
             found.push(Diagnostic::error("ssh_port", "is 0, where no server listens").help("give 1 to 65535"));
         }
+        for config in self.ip_configs.iter().flatten() {
+            if let Some(reason) = ip_config_fault(config) {
+                found.push(
+                    Diagnostic::error("ip_configs", format!("{config:?} {reason}"))
+                        .help("write ip=dhcp, or ip=192.0.2.9/24,gw=192.0.2.1"),
+                );
+            }
+        }
         if let Some([first, second]) = &self.ip_configs {
             let address = |config: &str| address_of(config).map(str::to_owned);
             if let (Some(a), Some(b)) = (address(first), address(second))
@@ -111,6 +119,32 @@ impl VerifySpec {
         }
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
+}
+
+/// Why a text is no `ipconfigN`.
+///
+/// # Source
+/// `ipconfig[n]` in the API schema.
+fn ip_config_fault(config: &str) -> Option<&'static str> {
+    const KEYS: [&str; 4] = ["ip", "gw", "ip6", "gw6"];
+    let fits = |c: char| c.is_ascii_hexdigit() || ".:/".contains(c);
+    if config.is_empty() {
+        return Some("is empty");
+    }
+    let mut seen = Vec::new();
+    for field in config.split(',') {
+        let Some((key, value)) = field.split_once('=').map(|(key, value)| (key.trim(), value)) else {
+            return Some("is no list of KEY=VALUE");
+        };
+        if !KEYS.contains(&key) || seen.contains(&key) {
+            return Some("has another key than ip, gw, ip6 and gw6, or one twice");
+        }
+        if !matches!(value, "dhcp" | "auto") && (value.is_empty() || !value.chars().all(fits)) {
+            return Some("holds a value that is no address");
+        }
+        seen.push(key);
+    }
+    None
 }
 
 /// The IPv4 address of an `ipconfigN` text, without its mask; `dhcp` when it says so.
@@ -134,7 +168,27 @@ mod tests {
         spec.ip_configs = Some(["ip=10.0.0.5/24", "gw=10.0.0.1,ip=10.0.0.5/16"].map(str::to_owned));
         assert_eq!(spec.check().unwrap_err().iter().count(), 4);
         spec = VerifySpec::new("9000");
-        spec.ip_configs = Some(["ip=dhcp", "ip=dhcp"].map(str::to_owned));
-        spec.check().unwrap();
+        for good in [
+            "ip=dhcp",
+            "ip=192.0.2.9/24,gw=192.0.2.1",
+            "ip6=auto",
+            "ip6=2001:db8::9/64,gw6=2001:db8::1",
+        ] {
+            spec.ip_configs = Some([good.to_owned(), good.replace("2.9", "2.8").replace("::9", "::8")]);
+            spec.check().unwrap();
+        }
+        for bad in [
+            "",
+            "dhcp",
+            "ip=dhcp\nciuser: root",
+            "ip=dhcp,user=x",
+            "ip=dhcp,ip=dhcp",
+            "ip=$(id)",
+            "ip=",
+        ] {
+            spec.ip_configs = Some([bad.to_owned(), "ip=dhcp".to_owned()]);
+            let found = spec.check().expect_err(bad);
+            assert!(found.to_string().contains("ip_configs"), "{found}");
+        }
     }
 }
