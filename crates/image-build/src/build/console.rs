@@ -283,11 +283,12 @@ impl Listener {
 /// What a console must not show: every secret that the build hands to the guest.
 fn secrets(spec: &ImageSpec) -> Vec<SecretString> {
     let scripts = spec.provisioners.iter().filter_map(|provisioner| match provisioner {
-        ProvisionerSpec::Shell(shell) => Some(&shell.env),
+        ProvisionerSpec::Shell(shell) => Some(shell),
         ProvisionerSpec::File(_) => None,
     });
     scripts
-        .flatten()
+        .chain(&spec.seal)
+        .flat_map(|shell| &shell.env)
         .filter_map(|(_, value)| match value {
             EnvValue::Secret(secret) => Some(secret.clone()),
             EnvValue::Plain(_) => None,
@@ -306,7 +307,10 @@ impl Context {
         self.console.started = true;
         if self.spec.hardware.serial {
             let vm = self.vm()?;
-            self.console.follow(vm, Arc::clone(&self.emitter), secrets(&self.spec));
+            let mut secrets = secrets(&self.spec);
+            // The installer and its kernel print the address that they fetch the kickstart from.
+            secrets.extend(self.server.as_ref().map(|server| SecretString::from(server.secret())));
+            self.console.follow(vm, Arc::clone(&self.emitter), secrets);
         }
         Ok(())
     }
