@@ -55,7 +55,7 @@ def test_a_build(pve: k3simage.Emulator, secret_folder: Path, tmp_path: Path, fa
     spec = k3simage.ImageSpec.from_folder(secret_folder, variables=variables)
     clean("the image", repr(spec) + str(spec.to_dict()))
     try:
-        k3simage.build(spec, client=pve.client(), manifest=manifest, on_event=events.append)
+        k3simage.build(spec=spec, client=pve.client(), manifest=manifest, on_event=events.append)
         assert not fails
     except k3simage.Error as error:
         assert fails
