@@ -26,9 +26,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(300);
 /// And after so long at its first start, when nobody asked for a kickstart that is served: a key of the boot command was lost, or its
 /// network is slow to come up (a switch port takes up to 50 s to forward).
 const UNASKED_LIMIT: Duration = Duration::from_secs(120);
-/// A VM that was seen running for so long, and stopped without a byte on its disk, has installed nothing. Simulated guests may take no
-/// time at all.
+/// A VM that was seen running for so long and stopped has booted nothing, when no byte is on its disk ...
 const SEEN_LONG_ENOUGH: Duration = Duration::from_secs(2);
+/// ... and less than this was read from the ISO. A boot loader and its menu alone are some megabytes.
+const BOOTED_READS: u64 = 1 << 20;
 /// Less than this of one core on average is idle: Anaconda at a question takes a few hundredths, its work at least a half.
 const IDLE_CORES: f64 = 0.15;
 /// With fewer looks than this an average says nothing (`FACTS` 76: the value jumps).
@@ -197,14 +198,13 @@ impl Drives {
         }
     }
 
-    /// Why a VM that has stopped cannot have installed anything.
-    fn nothing_installed(&self) -> Option<String> {
+    /// Why a VM that has stopped cannot have booted from its ISO.
+    fn nothing_booted(&self) -> Option<String> {
         let ran = self.seen.map(|(first, last)| last.duration_since(first))?;
-        (self.written == 0 && ran >= SEEN_LONG_ENOUGH).then(|| {
+        (self.written == 0 && self.iso_read < BOOTED_READS && ran >= SEEN_LONG_ENOUGH).then(|| {
             format!(
                 "the vm ended by itself after {} and had written nothing to its disk ({} read from the ISO): its firmware found nothing \
-                 to boot there and gave up (is it an installer, whole, and made for this `vm_bios`?), or the installer gave up \
-                 before it began",
+                 to boot there and gave up: is it an installer, whole, and made for this `vm_bios`?",
                 human_duration(ran),
                 human_bytes(self.iso_read)
             )
@@ -238,7 +238,7 @@ async fn until_stopped(context: &Context, drives: &mut Drives, again: bool) -> R
         let status = context.vm_status().await?;
         if status.is_stopped() {
             // An installer that gave up reboots too (`inst.cmdline`, `reboot` after an error).
-            if let Some(reason) = context.console.last_verdict().or_else(|| drives.nothing_installed()) {
+            if let Some(reason) = context.console.last_verdict().or_else(|| drives.nothing_booted()) {
                 return Err(Error::Impossible {
                     what: "the end of the installation".to_owned(),
                     reason,
@@ -317,26 +317,24 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_ended_with_an_empty_disk_has_installed_nothing() {
+    fn a_vm_that_ended_with_an_empty_disk_and_an_unread_iso_has_booted_nothing() {
         let ago = |seconds: u64| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
-        let drives = |written: u64, seconds: u64| Drives {
+        let drives = |written: u64, iso_read: u64, seconds: u64| Drives {
             written,
+            iso_read,
             seen: Some((ago(seconds), Instant::now())),
             ..Drives::default()
         };
-        assert!(
-            drives(0, 3)
-                .nothing_installed()
-                .unwrap()
-                .contains("found nothing to boot")
-        );
-        assert_eq!(drives(1, 3).nothing_installed(), None);
+        let told = drives(0, 4096, 3).nothing_booted().unwrap();
+        assert!(told.contains("found nothing to boot"), "{told}");
+        assert_eq!(drives(1, 4096, 3).nothing_booted(), None);
+        assert_eq!(drives(0, 12 << 20, 3).nothing_booted(), None, "a menu was read");
         assert_eq!(
-            drives(0, 1).nothing_installed(),
+            drives(0, 0, 1).nothing_booted(),
             None,
             "a simulated one may take no time"
         );
-        assert_eq!(Drives::default().nothing_installed(), None);
+        assert_eq!(Drives::default().nothing_booted(), None);
     }
 
     #[test]
