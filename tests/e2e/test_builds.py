@@ -18,6 +18,7 @@ STEPS = [
     "shut_down",
     "finalise",
     "template",
+    "publish",
     "manifest",
 ]
 

@@ -55,12 +55,16 @@ pub(crate) enum Command {
     Plan(FolderArgs),
     /// Build the image and leave it as a template
     Build(BuildArgs),
+    /// Go on with a build whose builder died, from its last completed step
+    Resume(ResumeArgs),
     /// List the templates on the cluster that k3simage made
     List(ListArgs),
     /// Show a VM's serial console on this terminal, or save a picture of its screen
     Console(ConsoleArgs),
     /// Boot two clones of a template and prove that they share no identity and are well; they are removed again
     Verify(VerifyArgs),
+    /// List what dead builds and verifications left on the cluster; with --yes, remove it
+    Gc(GcArgs),
     /// Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
     #[cfg(feature = "emulator")]
     Emulator(EmulatorArgs),
@@ -104,12 +108,48 @@ pub(crate) struct BuildArgs {
     #[cfg(feature = "emulator")]
     #[arg(long, value_name = "DIR", requires = "emulator")]
     pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The build's id: eight hexadecimal digits, as its first line and `gc` show them
+    pub(crate) build: String,
+    /// The template folder, as it was when the build began
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// Options of whatever runs a build.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
     /// Add the build to this manifest, in Packer's shape
     #[arg(long, value_name = "PATH")]
     pub(crate) manifest: Option<PathBuf>,
     /// What becomes of the VM when the build fails; stands above the variable on_error
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_error: Option<OnErrorArg>,
+    /// How many seconds the build counts as living when its process gives no sign; until then no one may resume or collect it
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) lease: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// A template folder to take the connection from; without one, -var, -var-file and PKR_VAR_* give it
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) variables: VariableArgs,
+    /// Remove what is listed as dead
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// How many seconds old a volume without a VM has to be until it counts as left behind
+    #[arg(long, value_name = "SECONDS", default_value_t = image_build::gc::VOLUME_AGE.as_secs())]
+    pub(crate) volume_age: u64,
 }
 
 /// What becomes of the VM when a build fails.
@@ -199,6 +239,9 @@ pub(crate) struct VerifyArgs {
     /// How long a clone may take to its login, and k3s from there
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,
+    /// How many seconds the verification counts as living when its process gives no sign; until then `gc` leaves its clones alone
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) lease: u64,
 }
 
 /// What runs the guests of an emulated cluster.

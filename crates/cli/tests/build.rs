@@ -216,7 +216,7 @@ fn a_second_signal_stops_waiting_and_says_what_to_look_for() {
     assert!(
         last["help"][0]
             .as_str()
-            .is_some_and(|help| help.contains("k3simage-build-")),
+            .is_some_and(|help| help.contains("`k3simage gc --yes`") && help.contains("`k3simage resume ")),
         "{last}"
     );
 }

@@ -23,10 +23,12 @@ fn help_lists_commands_and_exit_codes() {
       plan      Check what a build needs on the cluster: privileges, storages, node, ISO, name, vmid;
                 changes nothing
       build     Build the image and leave it as a template
+      resume    Go on with a build whose builder died, from its last completed step
       list      List the templates on the cluster that k3simage made
       console   Show a VM's serial console on this terminal, or save a picture of its screen
       verify    Boot two clones of a template and prove that they share no identity and are well; they
                 are removed again
+      gc        List what dead builds and verifications left on the cluster; with --yes, remove it
       emulator  Serve an emulated Proxmox VE on this machine, with simulated guests or real ones
       help      Print this message or the help of the given subcommand(s)
 
@@ -113,6 +115,12 @@ fn help_of_build() {
               - cleanup: Remove all that the build made
               - keep:    Leave it as it is, for a look
               - ask:     Ask on the terminal
+
+          --lease <SECONDS>
+              How many seconds the build counts as living when its process gives no sign; until then no
+              one may resume or collect it
+
+              [default: 300]
 
       -h, --help
               Print help (see a summary with '-h')

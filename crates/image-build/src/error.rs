@@ -76,6 +76,22 @@ pub enum Error {
         /// What was seen last, and what to do about it.
         seen: String,
     },
+    /// Another process goes on with the build; this one has stopped and left everything to it.
+    #[error("build {build} is in other hands: {found}")]
+    TakenOver {
+        /// Short id of the build.
+        build: String,
+        /// What was found, for people.
+        found: String,
+    },
+    /// A build cannot be gone on with.
+    #[error("build {build} cannot be resumed: {reason}")]
+    NotResumable {
+        /// Short id of the build.
+        build: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// What was waited for cannot happen any more.
     #[error("{what} cannot happen any more: {reason}")]
     Impossible {

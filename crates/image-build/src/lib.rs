@@ -47,6 +47,8 @@ mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod gc;
+mod journal;
 mod k3s_version;
 pub mod kickstart;
 pub mod media;
@@ -60,7 +62,7 @@ pub mod variables;
 pub mod verify;
 
 pub use boot_command::{BootAction, BootCommand, BootCommandError, BootValues, BootVariable, Key};
-pub use build::{Artifact, Build, Event, EventKind, build};
+pub use build::{Artifact, Build, Event, EventKind, build, resume};
 pub use connection::{Connection, ConnectionInput, ConnectionOutcome, Credentials, TlsTrust};
 pub use console::{
     clean::ConsoleLines,

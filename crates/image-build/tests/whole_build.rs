@@ -9,7 +9,7 @@ use image_build::EventKind;
 use image_build::spec::{Bios, CommunicatorKind, Delivery};
 use pve_emulator::{Fault, FaultAction, FaultMatch};
 
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "preflight",
     "reserve",
     "media",
@@ -21,6 +21,7 @@ const STEPS: [&str; 11] = [
     "shut_down",
     "finalise",
     "template",
+    "publish",
 ];
 
 /// Requests that a build without delays may take (Packer 1.6.6 needs 160 for less).

@@ -5,11 +5,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::Method;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -20,6 +20,7 @@ use crate::{
     task::wait::{Wait, wait_task},
     transport::{
         auth::Auth,
+        clock::ServerClock,
         connection::{Connection, POOL_IDLE},
         endpoint::{self, Endpoint},
         tls::Tls,
@@ -171,6 +172,7 @@ impl ClientBuilder {
             request_timeout,
             reply_max_bytes,
             requests: AtomicU64::new(0),
+            clock: ServerClock::default(),
         };
         Ok(Client {
             inner: Arc::new(Inner {
@@ -211,6 +213,19 @@ impl Client {
     /// How many requests have been sent so far, logins and repetitions included.
     pub fn request_count(&self) -> u64 {
         self.inner.connection.requests.load(Ordering::Relaxed)
+    }
+
+    /// What the server's clock shows, as its last answer told it; before the first answer, what this machine's shows.
+    pub fn server_time(&self) -> SystemTime {
+        self.connection().clock.now()
+    }
+
+    /// 32 bytes that only a holder of the same API token can make again: HKDF-SHA256 over its secret, bound to `purpose`.
+    ///
+    /// They tell nothing of the secret and may be used as a private key. `None` for a password, which could be guessed from
+    /// whatever is made of it and shown, and for a secret that is too short to be one of PVE's.
+    pub fn derived_key(&self, purpose: &[u8]) -> Option<SecretSlice<u8>> {
+        self.connection().auth.derived_key(purpose)
     }
 
     /// The server's version; asked once and kept.

@@ -1,10 +1,13 @@
 //! Faults on purpose: what a test wants to go wrong, and at which call.
 
+mod gate;
 mod plan;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+pub use gate::Gate;
 
 /// What happens to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +20,10 @@ pub enum FaultAction {
     LoseAnswer,
     /// The call is done after this much time.
     Delay(Duration),
+    /// The call is done once the test lets it go.
+    Hold(Gate),
+    /// The call is done, and its answer waits until the test lets it go.
+    HoldAnswer(Gate),
     /// The call is done, its answer begins, and the connection ends in the middle of the body.
     CutAnswer,
     /// The connection ends when this many bytes of the request's body have been read; nothing is done.

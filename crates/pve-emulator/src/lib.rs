@@ -64,6 +64,6 @@ mod wire;
 
 pub use emulator::{Emulator, EmulatorBuilder, NodeHandle, node_names};
 pub use error::Error;
-pub use faults::{Fault, FaultAction, FaultMatch, FaultPlan, TaskFault};
+pub use faults::{Fault, FaultAction, FaultMatch, FaultPlan, Gate, TaskFault};
 pub use server::RequestRecord;
 pub use state::{StorageKind, StorageSpec, Timing};

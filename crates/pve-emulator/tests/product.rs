@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use client::{Client, Reply};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use pve_emulator::{Emulator, EmulatorBuilder, Error, Fault, FaultAction, FaultMatch, FaultPlan, TaskFault};
+use pve_emulator::{Emulator, EmulatorBuilder, Error, Fault, FaultAction, FaultMatch, FaultPlan, Gate, TaskFault};
 use serde_json::Value;
 
 /// Longer than any machine takes, shorter than anyone waits.
@@ -424,6 +424,34 @@ async fn tasks_fail_warn_and_hang_on_demand() {
     let clone = api.data("POST", "/nodes/pve/qemu/100/clone", &[("newid", "101")]).await;
     assert_eq!(api.end_of(&clone).await.0, "OK");
     assert!(began.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_test_that_holds_it() {
+    let pve = builder().start().await.unwrap();
+    let api = Api::of(&pve);
+    for (action, there) in [
+        (FaultAction::Hold as fn(Gate) -> FaultAction, false),
+        (FaultAction::HoldAnswer, true),
+    ] {
+        let gate = Gate::default();
+        pve.fail_next("PUT", "/nodes/pve/qemu/100/config", action(gate.clone()));
+        assert_eq!(api.make_vm("pve", "100").await.0, "OK");
+        let held = async { api.call("PUT", "/nodes/pve/qemu/100/config", &[("cores", "3")]).await };
+        let test = async {
+            gate.reached().await;
+            let config = pve.vm_config(100).unwrap();
+            assert_eq!(config.contains_key("cores"), there, "{config:?}");
+            gate.open();
+        };
+        let (reply, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(held, test) })
+            .await
+            .unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.reason);
+        assert_eq!(pve.vm_config(100).unwrap()["cores"], "3");
+        let upid = api.data("DELETE", "/nodes/pve/qemu/100", &[]).await;
+        assert_eq!(api.end_of(&upid).await.0, "OK");
+    }
 }
 
 #[tokio::test]

@@ -378,7 +378,7 @@ fn image_class(error: &ImageError) -> &'static str {
         ImageError::Preflight { .. } => "PlanError",
         ImageError::Invalid(_) => "InvalidInputError",
         ImageError::Api { source, .. } => client_class(source.kind()),
-        ImageError::Taken { .. } => "AlreadyExistsError",
+        ImageError::Taken { .. } | ImageError::TakenOver { .. } => "AlreadyExistsError",
         ImageError::Timeout { .. } => "WaitTimeoutError",
         ImageError::Io { .. } => "FileError",
         _ => "BuildError",

@@ -21,6 +21,7 @@ mod finding;
 mod folder;
 mod inventory;
 mod json;
+mod leftovers;
 mod pipeline;
 mod request;
 mod runtime;
@@ -48,6 +49,8 @@ mod _k3simage {
     use crate::finding::{Finding, PlanReport};
     #[pymodule_export]
     use crate::inventory::{Node, Version, Vm, Volume};
+    #[pymodule_export]
+    use crate::leftovers::{Leftover, gc, gc_async, resume, resume_async};
     #[pymodule_export]
     use crate::pipeline::{build, build_async, init, plan, plan_async, validate};
     #[pymodule_export]

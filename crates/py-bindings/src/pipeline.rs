@@ -1,6 +1,7 @@
 //! `build`, `plan`, `validate` and `init`: the pipeline's own calls.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use image_build::ImageSpec as Spec;
 use image_build::build::{Artifact as BuiltArtifact, Event as BuildEvent};
@@ -16,10 +17,11 @@ use crate::finding::{Finding, PlanReport};
 use crate::folder::FolderInputs;
 use crate::request::Request;
 use crate::runtime::{Running, block, spawn};
+use crate::seconds::Seconds;
 use crate::spec::ImageSpec;
 
 /// Reads files and certificates where neither the GIL nor the event loop waits for it.
-async fn resolved(request: Request) -> Result<(Pve, Spec), Failure> {
+pub(crate) async fn resolved(request: Request) -> Result<(Pve, Spec), Failure> {
     match tokio::task::spawn_blocking(|| request.resolve()).await {
         Ok(resolved) => Ok(resolved?),
         Err(end) => Err(worker_died(&end)),
@@ -35,10 +37,11 @@ fn start_build(
     request: Request,
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
+    lease: Duration,
 ) -> PyResult<Running<BuiltArtifact, BuildEvent>> {
-    Running::undoing(on_event, |events, token| async move {
+    Running::undoing(on_event, move |events, token| async move {
         let (pve, spec) = resolved(request).await?;
-        let mut build = image_build::build(&pve, spec).events(events).cancel(token);
+        let mut build = image_build::build(&pve, spec).events(events).cancel(token).lease(lease);
         if let Some(path) = manifest {
             build = build.manifest(path);
         }
@@ -63,10 +66,11 @@ fn start_build(
 ///     client: The cluster.
 ///     on_event: Called with each Event.
 ///     manifest: A file to add the build to, in Packer's manifest shape.
+///     lease: How long the build counts as living when this process gives no sign; until then it can be neither resumed nor collected.
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, **keywords)"
 )]
 pub(crate) fn build(
     py: Python<'_>,
@@ -77,8 +81,10 @@ pub(crate) fn build(
     client: Option<Py<Client>>,
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
+    lease: Seconds,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Artifact> {
+    let lease = lease.duration("lease")?;
     let request = Request::read(
         py,
         folder,
@@ -88,7 +94,7 @@ pub(crate) fn build(
         client.as_ref(),
         keywords,
     )?;
-    start_build(request, on_event, manifest)?.wait(py).map(Artifact)
+    start_build(request, on_event, manifest, lease)?.wait(py).map(Artifact)
 }
 
 /// Builds a template, awaited: as build(), with on_event called in the event loop's thread.
@@ -96,8 +102,8 @@ pub(crate) fn build(
 /// Cancelling the awaitable undoes the build before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, **keywords)"
 )]
 pub(crate) async fn build_async(
     folder: Option<PathBuf>,
@@ -107,9 +113,11 @@ pub(crate) async fn build_async(
     client: Option<Py<Client>>,
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
+    lease: Seconds,
     keywords: Option<Py<PyDict>>,
     #[pyo3(cancel_handle)] cancel: CancelHandle,
 ) -> PyResult<Artifact> {
+    let lease = lease.duration("lease")?;
     let request = Python::attach(|py| {
         let (variables, keywords) = (
             variables.as_ref().map(|d| d.bind(py)),
@@ -125,7 +133,7 @@ pub(crate) async fn build_async(
             keywords,
         )
     })?;
-    start_build(request, on_event, manifest)?
+    start_build(request, on_event, manifest, lease)?
         .drive(cancel)
         .await
         .map(Artifact)

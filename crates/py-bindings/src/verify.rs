@@ -1,6 +1,7 @@
 //! `verify`: two clones of a template, compared and removed again.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use image_build::build::Event as BuildEvent;
 use image_build::verify::{Check as Checked, Outcome, VerifyReport as Report, VerifySpec};
@@ -162,6 +163,7 @@ struct Call {
     client: Option<Pve>,
     access: Access,
     report: Option<PathBuf>,
+    lease: Duration,
 }
 
 /// The options beside the template and the connection.
@@ -173,6 +175,7 @@ struct Options {
     ip_configs: Option<(String, String)>,
     ssh_port: u16,
     timeout: Seconds,
+    lease: Seconds,
 }
 
 impl Call {
@@ -221,6 +224,7 @@ impl Call {
             client,
             access,
             report,
+            lease: options.lease.duration("lease")?,
         })
     }
 
@@ -230,13 +234,17 @@ impl Call {
             client,
             access,
             report,
+            lease,
         } = self;
         let pve = match client {
             Some(client) => client,
             None => access.client()?,
         };
-        Running::undoing(on_event, |events, token| async move {
-            let mut verify = image_build::verify(&pve, spec).events(events).cancel(token);
+        Running::undoing(on_event, move |events, token| async move {
+            let mut verify = image_build::verify(&pve, spec)
+                .events(events)
+                .cancel(token)
+                .lease(lease);
             if let Some(path) = report {
                 verify = verify.report(path);
             }
@@ -264,11 +272,12 @@ impl Call {
 ///     ssh_port: Port of the clones' SSH server.
 ///     timeout: How long a clone may take to its login, and k3s from there.
 ///     report: A file to write the report to, as JSON.
+///     lease: How long the verification counts as living when this process gives no sign; until then gc() leaves it alone.
 ///     on_event: Called with each Event.
 #[pyfunction]
 #[pyo3(
-    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, on_event=None, **keywords),
-    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, on_event=None, **keywords)"
+    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
+    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
 )]
 pub(crate) fn verify(
     py: Python<'_>,
@@ -282,6 +291,7 @@ pub(crate) fn verify(
     ssh_port: u16,
     timeout: Seconds,
     report: Option<PathBuf>,
+    lease: Seconds,
     on_event: Option<Py<PyAny>>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<VerifyReport> {
@@ -293,6 +303,7 @@ pub(crate) fn verify(
         ip_configs,
         ssh_port,
         timeout,
+        lease,
     };
     let call = Call::read(py, template, client.as_ref(), options, report, keywords)?;
     call.start(on_event)?.wait(py).map(VerifyReport)
@@ -303,8 +314,8 @@ pub(crate) fn verify(
 /// Cancelling the awaitable removes the clones before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, on_event=None, **keywords),
-    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, on_event=None, **keywords)"
+    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
+    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
 )]
 pub(crate) async fn verify_async(
     template: String,
@@ -317,6 +328,7 @@ pub(crate) async fn verify_async(
     ssh_port: u16,
     timeout: Seconds,
     report: Option<PathBuf>,
+    lease: Seconds,
     on_event: Option<Py<PyAny>>,
     keywords: Option<Py<PyDict>>,
     #[pyo3(cancel_handle)] cancel: CancelHandle,
@@ -329,6 +341,7 @@ pub(crate) async fn verify_async(
         ip_configs,
         ssh_port,
         timeout,
+        lease,
     };
     let call = Python::attach(|py| {
         let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));

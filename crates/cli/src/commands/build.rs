@@ -2,6 +2,7 @@
 
 use std::future::IntoFuture as _;
 use std::path::Path;
+use std::time::Duration;
 
 use image_build::spec::OnError;
 use image_build::{Artifact, Error, Event, EventKind, ImageSpec};
@@ -12,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 #[cfg(feature = "emulator")]
 use crate::args::EngineArg;
-use crate::args::{BuildArgs, OnErrorArg};
+use crate::args::{BuildArgs, OnErrorArg, RunArgs};
 use crate::ask;
 #[cfg(feature = "emulator")]
 use crate::embedded;
@@ -32,7 +33,18 @@ pub(super) async fn run(args: BuildArgs, console: &Console, signals: &Signals) -
     }
     let loaded = folder::load(&args.dir, &args.variables, console)?;
     let client = folder::client(&loaded)?;
-    build(args, loaded.spec, client, false, console, signals).await
+    build(args.run, loaded.spec, client, Kind::New, console, signals).await
+}
+
+/// What is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A new build.
+    New,
+    /// A new build whose guest is simulated.
+    Simulated,
+    /// The build with this id, gone on with.
+    Resumed(String),
 }
 
 /// The same build on the embedded emulator: other connection values, nothing else.
@@ -46,8 +58,12 @@ async fn on_emulator(
     let mut spec = folder::load(&args.dir, &args.variables, console)?.spec;
     let cluster = embedded::start(&spec, engine, args.qemu, args.data.as_deref()).await?;
     let client = folder::connect(&embedded::connect(&mut spec, &cluster)?)?;
-    let simulated = engine == EngineArg::Simulated;
-    if simulated {
+    let kind = if engine == EngineArg::Simulated {
+        Kind::Simulated
+    } else {
+        Kind::New
+    };
+    if kind == Kind::Simulated {
         console.note(format_args!(
             "{} on the embedded Proxmox VE emulator at {}: the guest is simulated, no image is made",
             console.out().warning("simulated:"),
@@ -63,16 +79,17 @@ async fn on_emulator(
             cluster.url(),
         ));
     }
-    let ended = build(args, spec, client, simulated, console, signals).await;
+    let ended = build(args.run, spec, client, kind, console, signals).await;
     cluster.shutdown().await;
     ended
 }
 
-async fn build(
-    args: BuildArgs,
+/// Runs a build to its end and shows it.
+pub(super) async fn build(
+    args: RunArgs,
     mut spec: ImageSpec,
     client: Client,
-    simulated: bool,
+    kind: Kind,
     console: &Console,
     signals: &Signals,
 ) -> Result<Exit, Box<Problem>> {
@@ -83,6 +100,7 @@ async fn build(
             OnErrorArg::Ask => OnError::Ask,
         };
     }
+    let simulated = kind == Kind::Simulated;
     let asks = spec.on_error == OnError::Ask;
     if asks && !ask::possible(console) {
         return Err(
@@ -97,7 +115,14 @@ async fn build(
         build_id: None,
     };
     let (sender, events) = unbounded_channel();
-    let mut build = image_build::build(&client, spec).events(sender).cancel(signals.token());
+    let build = match kind {
+        Kind::New | Kind::Simulated => image_build::build(&client, spec),
+        Kind::Resumed(id) => image_build::resume(&client, spec, id),
+    };
+    let mut build = build
+        .events(sender)
+        .cancel(signals.token())
+        .lease(Duration::from_secs(args.lease));
     if asks {
         build = build.ask(ask::on_terminal(console.clone(), signals.token()));
     }
@@ -176,7 +201,7 @@ impl Viewer {
         self.view.event(event);
     }
 
-    fn success(&mut self, artifact: &Artifact, args: &BuildArgs) {
+    fn success(&mut self, artifact: &Artifact, args: &RunArgs) {
         self.view.success(artifact);
         if let Some(path) = &args.manifest {
             self.console.note(format_args!("     manifest {}", path.display()));
@@ -195,7 +220,12 @@ impl Viewer {
         if let (true, Some(exit)) = (error.is_cancelled(), signals.exit()) {
             problem.exit = exit;
         }
-        self.console.object(&problem.object());
+        // A failure outside the steps has not been shown by the view: a build that cannot be resumed.
+        if matches!(error, Error::Step { .. }) {
+            self.console.object(&problem.object());
+        } else {
+            problem.show(&self.console);
+        }
         problem.exit
     }
 
@@ -206,9 +236,9 @@ impl Viewer {
         problem.exit = exit;
         if let Some(build) = &self.build_id {
             problem = problem.help(format!(
-                "look on {} for a VM with the tag {}{build} and an ISO with {build} in its name, and delete them",
+                "what is left of build {build} on {} is shown by `k3simage gc`, removed by `k3simage gc --yes`, or gone on with by \
+                 `k3simage resume {build} DIR`, as soon as its lease has ended",
                 client.endpoint(),
-                image_build::build::BUILD_TAG_PREFIX,
             ));
         }
         self.view.close();

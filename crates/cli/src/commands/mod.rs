@@ -4,9 +4,11 @@ mod build;
 mod console;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod gc;
 mod init;
 mod list;
 mod plan;
+mod resume;
 mod validate;
 mod verify;
 
@@ -23,6 +25,8 @@ pub(crate) async fn dispatch(command: Command, console: &Console, signals: &Sign
         Command::Plan(args) => unless_ended(plan::run(&args, console), signals).await,
         Command::List(args) => unless_ended(list::run(&args, console), signals).await,
         Command::Console(args) => unless_ended(console::run(&args, console), signals).await,
+        Command::Gc(args) => gc::run(&args, console, signals).await,
+        Command::Resume(args) => Box::pin(resume::run(args, console, signals)).await,
         Command::Build(args) => Box::pin(build::run(args, console, signals)).await,
         Command::Verify(args) => Box::pin(verify::run(args, console, signals)).await,
         #[cfg(feature = "emulator")]

@@ -4,7 +4,7 @@ use std::future::IntoFuture as _;
 use std::path::Path;
 use std::time::Duration;
 
-use image_build::verify::{Check, Outcome, VERIFY_TAG_PREFIX};
+use image_build::verify::{Check, Outcome};
 use image_build::{Error, Event, EventKind, VerifyReport, VerifySpec};
 use proxmox_client::Client;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -84,7 +84,8 @@ async fn verify(
     let verify = image_build::verify(&client, spec)
         .events(sender)
         .cancel(signals.token())
-        .report(&args.report);
+        .report(&args.report)
+        .lease(Duration::from_secs(args.lease));
     let mut running = std::pin::pin!(verify.into_future());
     match viewer.watch(&mut running, events, signals).await {
         Some(Ok(report)) => Ok(viewer.show(&report, &args.report)),
@@ -202,7 +203,8 @@ impl Viewer {
         problem.exit = exit;
         if let Some(id) = &self.id {
             problem = problem.help(format!(
-                "look on {} for VMs with the tag {VERIFY_TAG_PREFIX}{id} and the ISO {VERIFY_TAG_PREFIX}{id}.iso, and delete them",
+                "what is left of verification {id} on {} is shown by `k3simage gc`, and removed by `k3simage gc --yes` as soon as its \
+                 lease has ended",
                 client.endpoint(),
             ));
         }

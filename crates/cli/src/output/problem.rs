@@ -247,8 +247,13 @@ pub(crate) fn printable(line: impl Display) -> String {
 /// What an error means while nothing has been created.
 fn exit_before(error: &Error) -> Exit {
     match error {
-        // A file that fails here is the folder, a variable file or the manifest, all of them named by the user.
-        Error::Invalid(_) | Error::Preflight { .. } | Error::Io { .. } => Exit::BadInput,
+        // A file that fails here is the folder, a variable file or the manifest, all of them named by the user. A build that lives,
+        // is another's or has ended is not touched.
+        Error::Invalid(_)
+        | Error::Preflight { .. }
+        | Error::Io { .. }
+        | Error::NotResumable { .. }
+        | Error::TakenOver { .. } => Exit::BadInput,
         Error::Api { source, .. } => exit_of_client(source),
         Error::Step { source, .. } => exit_before(source),
         _ => Exit::Failed,

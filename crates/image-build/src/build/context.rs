@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use proxmox_client::{Client, NodeName, Qemu, TaskOutcome, Upid, Vmid, VolId, Wait};
@@ -16,9 +17,11 @@ use super::console::{GuestConsole, Sight};
 use super::description::BUILD_TAG_PREFIX;
 use super::event::Emitter;
 use super::reservation::Reservation;
+use super::resume::Resumed;
 use super::runner::Runs;
 use crate::Error;
 use crate::communicator::{BuildKeys, Communicator};
+use crate::journal::{Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
 use crate::spec::ImageSpec;
@@ -57,6 +60,8 @@ pub(super) struct Context {
     pub(crate) spec: Arc<ImageSpec>,
     pub(crate) build_id: String,
     pub(crate) run_uuid: String,
+    /// This process's hold on the build, as its journal names it.
+    pub(super) holder: String,
     pub(crate) emitter: Arc<Emitter>,
     /// What the waits of the running step listen to.
     pub(crate) cancel: CancellationToken,
@@ -77,6 +82,16 @@ pub(super) struct Context {
     pub(crate) artifact: Option<Artifact>,
     /// Steps that ended, with their seconds.
     timings: Vec<StepTiming>,
+    /// The build's journal, once there is a VM to write it on.
+    keeper: Option<Arc<Keeper>>,
+    /// Shows that this process lives.
+    heartbeat: Option<Heartbeat>,
+    /// How long the build counts as living without a sign.
+    pub(super) lease: Duration,
+    /// What a build that is gone on with was found to be.
+    pub(super) resumed: Option<Resumed>,
+    /// Ends the build as a whole, its clean-up too.
+    stop: CancellationToken,
     /// Fields that the caller adds to the artifact.
     pub(super) custom_data: BTreeMap<String, String>,
     /// What the client had sent before this build.
@@ -97,6 +112,20 @@ pub(crate) struct Media {
     pub(crate) http: Option<(IpAddr, u16)>,
 }
 
+/// The part of a build's state that its journal holds besides the step.
+#[derive(Debug)]
+struct State {
+    oemdrv: Option<VolId>,
+    login: Option<String>,
+}
+
+impl State {
+    fn write(self, journal: &mut Journal) {
+        journal.oemdrv = self.oemdrv;
+        journal.login = self.login;
+    }
+}
+
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
@@ -108,7 +137,39 @@ impl fmt::Debug for Context {
     }
 }
 
+#[async_trait]
 impl Runs for Context {
+    async fn begin(&mut self, step: &str) -> Result<(), Error> {
+        let Some(keeper) = self.keeper.clone() else {
+            return Ok(());
+        };
+        let state = self.state();
+        let step = step.to_owned();
+        keeper
+            .note(&self.cancel, move |journal| {
+                journal.step = step;
+                state.write(journal);
+            })
+            .await
+    }
+
+    fn is_taken_over(&self) -> Option<Error> {
+        let keeper = self.keeper.as_ref().filter(|keeper| keeper.is_taken())?;
+        Some(keeper.taken_over())
+    }
+
+    async fn let_go(&mut self) {
+        self.heartbeat = None;
+        let Some(keeper) = &self.keeper else { return };
+        if let Err(error) = keeper.release(&self.cancel).await {
+            self.emitter.warning(format!(
+                "the build's lease could not be ended, so it counts as living for {} more: {}",
+                crate::text::human_duration(self.lease),
+                error.chain()
+            ));
+        }
+    }
+
     fn emitter(&self) -> &Emitter {
         &self.emitter
     }
@@ -147,7 +208,9 @@ impl Context {
             spec,
             build_id,
             run_uuid: crate::text::uuid_v4(),
+            holder: new_holder(),
             emitter,
+            stop: cancel.clone(),
             cancel,
             console: GuestConsole::default(),
             resources: Vec::new(),
@@ -161,22 +224,79 @@ impl Context {
             communicator: None,
             artifact: None,
             timings: Vec::new(),
+            keeper: None,
+            heartbeat: None,
+            lease: LEASE,
+            resumed: None,
             custom_data: BTreeMap::new(),
             requests_before,
         }
     }
 
-    /// Writes down what the next call creates. To be awaited before that call is sent: whoever cleans up after us, in this
-    /// process or another, looks for what is written here.
-    #[expect(
-        clippy::unused_async,
-        reason = "the journal in the cluster will be written here, over the network"
-    )]
-    pub(crate) async fn created(&mut self, resource: Resource) -> Result<(), Error> {
+    /// Remembers what the next call creates, before that call is sent: the clean-up looks for what is remembered here.
+    ///
+    /// A stranger finds it without our memory: the VM by its tag and the journal in its description, which the create call
+    /// itself carries, a volume by the build's id in its name.
+    pub(crate) fn created(&mut self, resource: Resource) {
         if !self.resources.contains(&resource) {
             self.resources.push(resource);
         }
-        Ok(())
+    }
+
+    /// The journal as the create call is to carry it.
+    pub(super) fn first_journal(&self) -> Result<Journal, Error> {
+        let mut journal = Journal {
+            build: self.build_id.clone(),
+            run: self.run_uuid.clone(),
+            image: self.resolved()?.name.clone(),
+            vmid: self.vmid()?,
+            step: "create".to_owned(),
+            provisioned: 0,
+            holder: self.holder.clone(),
+            lease: lease_until(&self.client, self.lease),
+            oemdrv: None,
+            login: None,
+            inputs: Inputs::of(&self.spec),
+        };
+        self.state().write(&mut journal);
+        Ok(journal)
+    }
+
+    /// From now on the journal on the VM is kept, and shows that this process lives.
+    pub(super) fn keep(&mut self, keeper: Keeper) {
+        let keeper = Arc::new(keeper);
+        self.heartbeat = Some(keeper.beat(self.stop.clone()));
+        self.keeper = Some(keeper);
+    }
+
+    /// The journal's keeper, once there is a VM.
+    pub(super) fn keeper(&self) -> Result<&Arc<Keeper>, Error> {
+        self.keeper.as_ref().ok_or(Error::Missing {
+            what: "the build's journal",
+        })
+    }
+
+    /// The journal has been closed: there is nothing left to keep.
+    pub(super) fn closed(&mut self) {
+        self.heartbeat = None;
+        self.keeper = None;
+    }
+
+    /// What the journal holds of this process's state.
+    fn state(&self) -> State {
+        State {
+            oemdrv: self
+                .media
+                .as_ref()
+                .and_then(|media| media.oemdrv.clone())
+                .filter(|volid| {
+                    self.made(&Resource::Volume {
+                        node: self.spec.node.clone(),
+                        volid: volid.clone(),
+                    })
+                }),
+            login: self.keys.as_ref().and_then(BuildKeys::lasting_fingerprint),
+        }
     }
 
     /// Strikes out what is gone, or was never ours.

@@ -15,8 +15,8 @@ pub const IMAGE_TAG: &str = "k3simage";
 pub(super) fn while_building(context: &Context) -> Result<String, Error> {
     let name = &context.resolved()?.name;
     Ok(format!(
-        "**{name}** is being built by k3simage, build `{}`.\n\nA build removes this VM when it fails. If its builder is gone, \
-         delete it.\n",
+        "**{name}** is being built by k3simage, build `{}`.\n\nA build removes this VM when it fails. If its builder died, \
+         `k3simage resume` goes on with it and `k3simage gc --yes` removes it.\n",
         context.build_id
     ))
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use proxmox_client::Client;
@@ -15,10 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::artifact::Artifact;
 use super::context::Context;
+use super::description::BUILD_TAG_PREFIX;
 use super::event::{Emitter, Event, EventKind};
+use super::resume::take_over;
 use super::runner::{self, AfterFailure, AskOnError, Control, OnFailure};
+use super::step::Step;
 use super::steps;
 use crate::Error;
+use crate::journal::LEASE;
 use crate::spec::{ImageSpec, OnError};
 
 /// Name of the picture of a failed build's screen.
@@ -35,6 +39,8 @@ pub struct Build {
     manifest: Option<PathBuf>,
     screen: Option<PathBuf>,
     custom_data: BTreeMap<String, String>,
+    lease: Duration,
+    resume: Option<String>,
 }
 
 impl fmt::Debug for Build {
@@ -48,6 +54,8 @@ impl fmt::Debug for Build {
             manifest,
             screen,
             custom_data,
+            lease,
+            resume,
         } = self;
         f.debug_struct("Build")
             .field("client", client)
@@ -58,6 +66,8 @@ impl fmt::Debug for Build {
             .field("manifest", manifest)
             .field("screen", screen)
             .field("custom_data", custom_data)
+            .field("lease", lease)
+            .field("resume", resume)
             .finish()
     }
 }
@@ -95,6 +105,28 @@ pub fn build(client: &Client, spec: ImageSpec) -> Build {
         manifest: None,
         screen: None,
         custom_data: BTreeMap::new(),
+        lease: LEASE,
+        resume: None,
+    }
+}
+
+/// Goes on with a build whose builder died, from its last completed step: `build` is its short id. Any process may do so
+/// that has the spec and the same API token.
+///
+/// What was begun is looked at first: a script that had not ended is run again in a restarted guest; an installation that still
+/// runs is waited for; a sealing that had not ended, and a build made with a password, whose key is lost, are installed again on
+/// the same VM.
+///
+/// # Errors
+/// [`Error::NotResumable`] when there is nothing to go on with, its builder counts as living, or what it was asked for has
+/// changed; [`Error::TakenOver`] when another process was quicker. Nothing was changed then. Else as [`build`].
+///
+/// # Cancel safety
+/// As [`build`].
+pub fn resume(client: &Client, spec: ImageSpec, build_id: impl Into<String>) -> Build {
+    Build {
+        resume: Some(build_id.into()),
+        ..build(client, spec)
     }
 }
 
@@ -127,6 +159,13 @@ impl Build {
     /// manifest, and nowhere when there is none.
     pub fn screen(mut self, path: impl Into<PathBuf>) -> Self {
         self.screen = Some(path.into());
+        self
+    }
+
+    /// How long the build counts as living when its process gives no sign, five minutes by default. Until then no one may go on
+    /// with it or collect it; the process renews it three times as often.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
         self
     }
 
@@ -167,10 +206,15 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         manifest,
         screen,
         custom_data,
+        lease,
+        resume,
     } = build;
     let on_failure = on_failure(&spec, ask)?;
     let spec = Arc::new(spec);
-    let build_id = format!("{:08x}", rand::rng().random::<u32>());
+    let build_id = match &resume {
+        Some(id) => known_id(id)?,
+        None => format!("{:08x}", rand::rng().random::<u32>()),
+    };
     let emitter = Arc::new(Emitter::new(build_id.clone(), events));
     let begun = Instant::now();
 
@@ -195,7 +239,16 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
     let mut context = Context::new(client, spec, build_id, Arc::clone(&emitter), cancel);
     context.custom_data = custom_data;
     context.console.picture = screen;
-    let ended = match runner::run(&mut steps, &mut context, &control).await {
+    context.lease = lease;
+    let from = match resume {
+        None => Ok(0),
+        Some(_) => go_on(&mut context, &steps).await,
+    };
+    let ended = match from {
+        Ok(from) => runner::run(&mut steps, &mut context, &control, from).await,
+        Err(error) => Err(error),
+    };
+    let ended = match ended {
         Ok(()) => context.take_stock().cloned(),
         Err(error) => Err(error),
     };
@@ -206,6 +259,29 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         error: ended.as_ref().err().map(Error::chain),
     });
     ended
+}
+
+/// Takes the build over; answers the index of the step to begin with.
+async fn go_on(context: &mut Context, steps: &[Box<dyn Step<Context>>]) -> Result<usize, Error> {
+    let from = take_over(context).await?.step();
+    let index = steps.iter().position(|step| step.name() == from);
+    index.ok_or(Error::Missing {
+        what: "the step to begin with",
+    })
+}
+
+/// An id as builds have it, with or without the tag's prefix.
+fn known_id(id: &str) -> Result<String, Error> {
+    let short = id.trim().trim_start_matches(BUILD_TAG_PREFIX);
+    let good = short.len() == 8 && short.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if good {
+        return Ok(short.to_owned());
+    }
+    Err(Error::unusable(
+        "build id",
+        &format!("`{id}` is none: it has eight hexadecimal digits, such as 7f3a12bc"),
+        "`k3simage gc` lists the builds that are left on the cluster",
+    ))
 }
 
 fn on_failure(spec: &ImageSpec, ask: Option<AskOnError>) -> Result<OnFailure, Error> {

@@ -6,6 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,14 @@ impl fmt::Debug for OnFailure {
 }
 
 /// What the runner needs of a context.
+#[async_trait]
 pub(crate) trait Runs: Send {
+    /// Writes down that a step begins, where a stranger would look for it.
+    async fn begin(&mut self, step: &str) -> Result<(), Error>;
+    /// Whether another process has taken the build over, so that nothing of it is ours to remove.
+    fn is_taken_over(&self) -> Option<Error>;
+    /// The build has failed and stays as it is: whoever comes may go on with it at once.
+    async fn let_go(&mut self);
     fn emitter(&self) -> &Emitter;
     /// From now on waits listen to this token: the clean-up must go on after the build was cancelled.
     fn watch(&mut self, token: CancellationToken);
@@ -69,14 +77,15 @@ pub(crate) struct Control {
     pub(crate) undo_limit: Duration,
 }
 
-/// Runs the steps; after a failure undoes them in reverse, the failed one first.
+/// Runs the steps from the one with index `from` on; after a failure undoes all of them in reverse, the failed one first.
 pub(crate) async fn run<C: Runs>(
     steps: &mut [Box<dyn Step<C>>],
     context: &mut C,
     control: &Control,
+    from: usize,
 ) -> Result<(), Error> {
     let mut committed = false;
-    for index in 0..steps.len() {
+    for index in from..steps.len() {
         let Some(step) = steps.get_mut(index) else { break };
         let name = step.name();
         context.emitter().enter(&name);
@@ -88,7 +97,11 @@ pub(crate) async fn run<C: Runs>(
         let ended = if control.cancel.is_cancelled() && !committed {
             Err(Error::Cancelled)
         } else {
-            guarded(step.run(context)).await
+            guarded(noted(step.as_mut(), &name, context)).await
+        };
+        let ended = match context.is_taken_over() {
+            Some(error) => Err(error),
+            None => ended,
         };
         let seconds = begun.elapsed().as_secs_f64();
         context.timed(&name, seconds);
@@ -105,14 +118,22 @@ pub(crate) async fn run<C: Runs>(
         match ended {
             Ok(_) => committed |= step.commits(),
             Err(error) => {
-                let sight = Box::new(context.see(&error).await);
-                let kept = committed || choose(&control.on_failure, &name, &error).await == AfterFailure::Keep;
-                let mut cleanup = Vec::new();
-                if !kept {
-                    let done = steps.get_mut(..=index).unwrap_or_default();
-                    cleanup = undo(done, context, control.undo_limit).await;
+                let (mut cleanup, mut kept) = (Vec::new(), Vec::new());
+                let mut sight = Box::default();
+                if context.is_taken_over().is_some() {
+                    // Nothing of it is ours any more, neither to look at nor to remove nor to speak of.
+                } else {
+                    *sight = context.see(&error).await;
+                    if committed {
+                        kept = context.leftovers();
+                    } else if choose(&control.on_failure, &name, &error).await == AfterFailure::Keep {
+                        context.let_go().await;
+                        kept = context.leftovers();
+                    } else {
+                        let done = steps.get_mut(..=index).unwrap_or_default();
+                        cleanup = undo(done, context, control.undo_limit).await;
+                    }
                 }
-                let kept = if kept { context.leftovers() } else { Vec::new() };
                 return Err(Error::Step {
                     step: name,
                     source: Box::new(error),
@@ -124,6 +145,14 @@ pub(crate) async fn run<C: Runs>(
         }
     }
     Ok(())
+}
+
+/// A step, behind the note that it begins.
+async fn noted<C: Runs>(step: &mut dyn Step<C>, name: &str, context: &mut C) -> Result<String, Error> {
+    if step.is_noted() {
+        context.begin(name).await?;
+    }
+    step.run(context).await
 }
 
 async fn choose(on_failure: &OnFailure, step: &str, error: &Error) -> AfterFailure {

@@ -29,6 +29,12 @@ pub(crate) trait Step<C: Send>: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether the step is written into the build's journal before it runs, because it changes something on the cluster
+    /// or in the guest. One that writes it itself, together with what it changes, says no.
+    fn is_noted(&self) -> bool {
+        true
+    }
+
     /// Whether the image is complete once this step is done: no later failure undoes it then.
     fn commits(&self) -> bool {
         false

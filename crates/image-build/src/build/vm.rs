@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use proxmox_client::{ConfigView, DeleteVm, ErrorKind, Qemu, VmConfigUpdate, VmStatus};
+use proxmox_client::{Client, ConfigView, DeleteVm, ErrorKind, NodeName, Qemu, VmConfigUpdate, VmStatus, VolId, Wait};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Resource};
 use super::pace::Pace;
 use crate::Error;
+use crate::journal;
 
 /// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -31,6 +33,62 @@ pub(crate) fn may_pass(error: &proxmox_client::Error) -> bool {
             kind,
             ErrorKind::State | ErrorKind::Transport | ErrorKind::Connect | ErrorKind::Timeout | ErrorKind::Proxy
         )
+}
+
+/// Stops and deletes a VM or template with its disks, however long PVE's own clean-up holds its lock; one that is gone is no
+/// error.
+pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<(), Error> {
+    let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, cancel);
+    loop {
+        match destroy_once(client, vm, cancel).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Api { source, .. }) if source.is_not_found() => return Ok(()),
+            // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
+            Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn destroy_once(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<(), Error> {
+    let wait = || Wait::at_most(TASK_LIMIT).cancel(cancel.clone());
+    let attempt = format!("removing vm {}", vm.vmid());
+    if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
+        let attempt = format!("stopping vm {}", vm.vmid());
+        let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
+        let _warnings = client.wait_task(&upid, wait()).await.map_err(Error::api(attempt))?;
+    }
+    let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
+    let upid = vm.delete(&everything).await.map_err(Error::api(attempt.as_str()))?;
+    let _warnings = client.wait_task(&upid, wait()).await.map_err(Error::api(attempt))?;
+    Ok(())
+}
+
+/// Deletes a volume. One that is not there is deleted without complaint (`FACTS` 58), so a lost answer is asked for again.
+pub(crate) async fn destroy_volume(
+    client: &Client,
+    node: &NodeName,
+    volid: &VolId,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let what = format!("deleting {volid}");
+    let storage = client.node(node).storage(&volid.storage());
+    let mut pace = Pace::new("the removal of a volume", LOCK_LIMIT, cancel);
+    loop {
+        let ended = match storage.delete(volid).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(upid)) => client
+                .wait_task(&upid, Wait::at_most(TASK_LIMIT).cancel(cancel.clone()))
+                .await
+                .map(|_| ()),
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => return Ok(()),
+            Err(error) if may_pass(&error) => pace.pause(&error.to_string()).await?,
+            Err(error) => return Err(Error::api(what)(error)),
+        }
+    }
 }
 
 impl Context {
@@ -145,37 +203,13 @@ impl Context {
             self.removed(&resource);
             return Ok(None);
         }
-        let vm = self.vm()?;
-        let cancel = self.cancel.clone();
-        let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, &cancel);
-        loop {
-            match self.remove_once(&vm).await {
-                Ok(()) => break,
-                Err(Error::Api { source, .. }) if source.is_not_found() => break,
-                // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
-                Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
-                Err(error) => return Err(error),
-            }
-        }
+        destroy(&self.client, &self.vm()?, &self.cancel).await?;
         self.removed(&resource);
         Ok(Some(format!("vm {vmid} removed")))
     }
 
-    /// One attempt at stopping and deleting the VM.
-    async fn remove_once(&mut self, vm: &Qemu) -> Result<(), Error> {
-        let attempt = format!("removing vm {}", vm.vmid());
-        if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
-            let attempt = format!("stopping vm {}", vm.vmid());
-            let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
-            self.finish(&upid, &attempt, TASK_LIMIT).await?;
-        }
-        let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
-        let upid = vm.delete(&everything).await.map_err(Error::api(attempt.as_str()))?;
-        self.finish(&upid, &attempt, TASK_LIMIT).await
-    }
-
-    /// Whether the VM at our vmid exists and is the one of this build. While PVE creates it, its configuration holds a
-    /// lock and nothing else (`FACTS` 32), so that is waited for.
+    /// Whether the VM at our vmid exists, is the one of this build, and is driven by this process. While PVE creates it, its
+    /// configuration holds a lock and nothing else (`FACTS` 32), so that is waited for.
     pub(super) async fn is_ours(&self) -> Result<bool, Error> {
         let vmid = self.vmid()?;
         let vm = self.vm()?;
@@ -183,12 +217,14 @@ impl Context {
         loop {
             match vm.config(ConfigView::Pending).await {
                 Ok(config) if config.lock() == Some("create") => pace.pause("PVE is still creating it").await?,
-                // A finished template bears other tags, but the mark stays in its description.
                 Ok(config) => {
-                    let mark = self.build_tag();
-                    return Ok(
-                        config.tags().contains(&mark) || config.description().is_some_and(|text| text.contains(&mark))
-                    );
+                    let description = config.description().unwrap_or_default();
+                    return Ok(match journal::read(description) {
+                        Ok(Some(journal)) => journal.vmid == vmid && journal.holder == self.holder,
+                        // A person may have taken the journal out; the tag is ours all the same.
+                        Ok(None) => config.tags().contains(&self.build_tag()),
+                        Err(_) => false,
+                    });
                 }
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use proxmox_client::Client;
 use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// Key pairs made for one build and forgotten with it.
 ///
@@ -15,6 +17,8 @@ use secrecy::SecretString;
 pub struct BuildKeys {
     login: Arc<PrivateKey>,
     host: Arc<PrivateKey>,
+    /// Whether another process can make the same pairs again.
+    lasting: bool,
 }
 
 impl BuildKeys {
@@ -31,7 +35,37 @@ impl BuildKeys {
         Ok(Self {
             login: fresh()?,
             host: fresh()?,
+            lasting: false,
         })
+    }
+
+    /// The ed25519 pairs that belong to a build and to the API token that `client` uses: any process with the same token makes
+    /// the same ones, and so can go on with the build. With a password there is nothing to make lasting keys of, and these
+    /// are fresh.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub(crate) fn of_build(client: &Client, comment: &str) -> Result<Self, russh::keys::ssh_key::Error> {
+        let pair = |of: &str| {
+            let seed = client.derived_key(format!("k3simage ssh {of} key of {comment}").as_bytes())?;
+            let seed: [u8; 32] = seed.expose_secret().try_into().ok()?;
+            let pair = Ed25519Keypair::from_seed(&seed);
+            PrivateKey::new(pair.into(), comment).ok().map(Arc::new)
+        };
+        match (pair("login"), pair("host")) {
+            (Some(login), Some(host)) => Ok(Self {
+                login,
+                host,
+                lasting: true,
+            }),
+            _ => Self::generate(comment),
+        }
+    }
+
+    /// Fingerprint of the login key, if another process can make that key again.
+    pub(crate) fn lasting_fingerprint(&self) -> Option<String> {
+        self.lasting
+            .then(|| self.login.fingerprint(HashAlg::Sha256).to_string())
     }
 
     /// The line for `authorized_keys`.
@@ -73,10 +107,11 @@ impl BuildKeys {
 
 impl fmt::Debug for BuildKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { login, host } = self;
+        let Self { login, host, lasting } = self;
         f.debug_struct("BuildKeys")
             .field("login", &login.fingerprint(HashAlg::Sha256).to_string())
             .field("host", &host.fingerprint(HashAlg::Sha256).to_string())
+            .field("lasting", lasting)
             .finish()
     }
 }

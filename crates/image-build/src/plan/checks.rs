@@ -356,7 +356,13 @@ pub(super) fn name(report: &mut PlanReport, spec: &ImageSpec, guests: &[&Resourc
     let name = spec
         .name
         .choose(guests.iter().filter_map(|guest| guest.name.as_deref()));
-    match guests.iter().find(|guest| guest.name.as_deref() == Some(&name)) {
+    fixed_name(report, spec, &name, guests);
+    name
+}
+
+/// An error when this name is taken.
+pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, guests: &[&Resource]) {
+    match guests.iter().find(|guest| guest.name.as_deref() == Some(name)) {
         Some(guest) => {
             let what = if guest.template { "template" } else { "vm" };
             let next = spec.name.image_name().map(|image| {
@@ -377,7 +383,6 @@ pub(super) fn name(report: &mut PlanReport, spec: &ImageSpec, guests: &[&Resourc
         }
         None => report.ok("name", format!("name {name} free")),
     }
-    name
 }
 
 pub(super) fn vmid_taken(report: &mut PlanReport, spec: &ImageSpec, guests: &[&Resource]) {

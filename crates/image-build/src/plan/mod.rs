@@ -9,7 +9,7 @@ mod survey;
 pub use privileges::Grant;
 pub(crate) use privileges::Held;
 pub use report::{Finding, Level, PlanReport};
-pub(crate) use survey::{GUESTS, InstallerIso, Resolved, survey};
+pub(crate) use survey::{GUESTS, InstallerIso, Resolved, survey, survey_of};
 
 use proxmox_client::Client;
 

@@ -43,6 +43,15 @@ pub(crate) enum InstallerIso {
 
 /// The report, and what was resolved if nothing stands against a build.
 pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanReport, Option<Resolved>), Error> {
+    survey_of(client, spec, None).await
+}
+
+/// The same for a build that is there already, with its name and its VM, which do not stand against it.
+pub(crate) async fn survey_of(
+    client: &Client,
+    spec: &ImageSpec,
+    own: Option<(&str, Vmid)>,
+) -> Result<(PlanReport, Option<Resolved>), Error> {
     let mut report = PlanReport {
         image: spec.name.to_string(),
         node: spec.node.to_string(),
@@ -81,10 +90,21 @@ pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanRep
     let http_address = media::http(&mut report, client, spec, &networks).await;
     cpu_type(&mut report, client, spec).await?;
 
-    let guests: Vec<&Resource> = resources.iter().filter(|r| r.vmid.is_some()).collect();
-    let name = checks::name(&mut report, spec, &guests);
+    let guests: Vec<&Resource> = resources
+        .iter()
+        .filter(|r| r.vmid.is_some() && own.is_none_or(|(_, vmid)| r.vmid != Some(vmid)))
+        .collect();
+    let (name, next_vmid) = match own {
+        Some((name, vmid)) => {
+            checks::fixed_name(&mut report, spec, name, &guests);
+            (name.to_owned(), Some(vmid))
+        }
+        None => (
+            checks::name(&mut report, spec, &guests),
+            vmid(&mut report, next_id, spec, &guests)?,
+        ),
+    };
     report.image.clone_from(&name);
-    let next_vmid = vmid(&mut report, next_id, spec, &guests)?;
     report.vmid = next_vmid.map(Vmid::get);
 
     let resolved = match (report.is_ok(), next_vmid, iso) {

@@ -13,6 +13,7 @@ use super::compare::Seen;
 use crate::Error;
 use crate::build::{Emitter, Pace, may_pass};
 use crate::communicator::SshCommunicator;
+use crate::journal::{self, Heartbeat, Inputs, Journal, Keeper, lease_until};
 
 /// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -47,14 +48,31 @@ impl Clone {
     }
 }
 
+/// What marks the VMs of one verification as its own.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    /// The verification's id.
+    pub(super) id: String,
+    /// The tag, which stands in the description too.
+    pub(super) tag: String,
+    /// Name of the template.
+    pub(super) template: String,
+    /// This process's hold on the verification, as the journal of each clone names it.
+    pub(super) holder: String,
+    /// How long the verification counts as living without a sign.
+    pub(super) lease: Duration,
+}
+
 /// A VM of this verification, told from others by its mark.
 pub(super) struct Machine {
     client: Client,
     node: NodeName,
     vmid: Vmid,
-    mark: String,
+    mark: Mark,
     emitter: Arc<Emitter>,
     cancel: CancellationToken,
+    /// Shows on the clone that this process lives, once there is a clone.
+    life: Option<(Arc<Keeper>, Heartbeat)>,
     /// A task that was started and whose end was not seen.
     open_task: Option<Upid>,
 }
@@ -87,7 +105,7 @@ impl Machine {
         client: Client,
         node: NodeName,
         vmid: Vmid,
-        mark: String,
+        mark: Mark,
         emitter: Arc<Emitter>,
         cancel: CancellationToken,
     ) -> Self {
@@ -98,8 +116,33 @@ impl Machine {
             mark,
             emitter,
             cancel,
+            life: None,
             open_task: None,
         }
+    }
+
+    /// The journal that the call which makes the clone is to carry. Nobody goes on with a verification; whoever collects what a dead
+    /// one left reads by it whose it was, and until when it counts as living.
+    fn journal(&self) -> Journal {
+        Journal {
+            build: self.mark.id.clone(),
+            run: String::new(),
+            image: self.mark.template.clone(),
+            vmid: self.vmid,
+            step: "verify".to_owned(),
+            provisioned: 0,
+            holder: self.mark.holder.clone(),
+            lease: lease_until(&self.client, self.mark.lease),
+            oemdrv: None,
+            login: None,
+            inputs: Inputs::default(),
+        }
+    }
+
+    /// Whether another process was found to have the clone.
+    pub(super) fn taken_over(&self) -> Option<Error> {
+        let (keeper, _) = self.life.as_ref()?;
+        keeper.is_taken().then(|| keeper.taken_over())
     }
 
     pub(super) fn vmid(&self) -> Vmid {
@@ -140,16 +183,21 @@ impl Machine {
         }
     }
 
-    /// Makes the clone at our vmid. The description carries the mark from the first moment on.
-    pub(super) async fn clone_from(&mut self, template: Vmid, how: &CloneVm, limit: Duration) -> Result<Cloned, Error> {
+    /// Makes the clone at our vmid. The description, whose text for people is `people`, carries the mark from the first moment on.
+    pub(super) async fn clone_from(
+        &mut self,
+        template: Vmid,
+        how: CloneVm,
+        people: &str,
+        limit: Duration,
+    ) -> Result<Cloned, Error> {
         let attempt = format!("cloning template {template} to vm {}", self.vmid);
-        match self.client.node(&self.node).qemu(template).clone_to(how).await {
-            Ok(upid) => {
-                self.finish(&upid, &attempt, limit).await?;
-                Ok(Cloned::Done)
-            }
+        let journal = self.journal();
+        let how = how.description(journal::write(people, &journal));
+        match self.client.node(&self.node).qemu(template).clone_to(&how).await {
+            Ok(upid) => self.finish(&upid, &attempt, limit).await?,
             // PVE looks whether the id is free before it begins the task (FACTS 30): nothing of ours is there.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Cloned::Taken),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Cloned::Taken),
             // The answer was lost, not the request: what is there now tells what became of it.
             Err(error)
                 if error.was_sent()
@@ -163,10 +211,13 @@ impl Machine {
                 }
                 self.emitter
                     .warning(format!("{attempt}: the answer was lost ({error}), but the vm is there"));
-                Ok(Cloned::Done)
             }
-            Err(error) => Err(Error::api(attempt)(error)),
+            Err(error) => return Err(Error::api(attempt)(error)),
         }
+        let keeper = Arc::new(Keeper::new(&self.client, self.vm(), self.mark.lease, journal));
+        let heartbeat = keeper.beat(self.cancel.clone());
+        self.life = Some((keeper, heartbeat));
+        Ok(Cloned::Done)
     }
 
     /// Changes the configuration, waiting for the lock if PVE is busy with it.
@@ -213,6 +264,8 @@ impl Machine {
         if !self.is_ours(LOCK_LIMIT).await? {
             return Ok(None);
         }
+        // A sign of life would only meet the removal's lock.
+        self.life = None;
         let cancel = self.cancel.clone();
         let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, &cancel);
         loop {
@@ -260,8 +313,13 @@ impl Machine {
                     pace.pause("PVE is still making it").await?;
                 }
                 Ok(config) => {
-                    let described = config.description().is_some_and(|text| text.contains(&self.mark));
-                    return Ok(described || config.tags().contains(&self.mark));
+                    let description = config.description().unwrap_or_default();
+                    return Ok(match journal::read(description) {
+                        Ok(Some(journal)) => journal.vmid == self.vmid && journal.holder == self.mark.holder,
+                        // A person may have taken the journal out; the mark is ours all the same.
+                        Ok(None) => description.contains(&self.mark.tag) || config.tags().contains(&self.mark.tag),
+                        Err(_) => false,
+                    });
                 }
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => {

@@ -2,19 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use proxmox_client::{Client, NodeName, Upid, Vmid, VolId};
 use tokio_util::sync::CancellationToken;
 
-use super::clones::Clone;
+use super::clones::{Clone, Mark};
 use super::compare::Told;
 use super::report::VerifyReport;
-use super::run::VERIFY_TAG_PREFIX;
+use super::run::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 use super::spec::VerifySpec;
 use super::survey::Template;
 use crate::Error;
 use crate::build::{Emitter, Reservation, Runs, StepTiming};
 use crate::communicator::BuildKeys;
+use crate::journal::new_holder;
 
 /// State of one verification.
 pub(super) struct Context {
@@ -22,6 +25,10 @@ pub(super) struct Context {
     pub(super) spec: Arc<VerifySpec>,
     /// Short id: part of names, tags and of the ISO's name.
     pub(super) id: String,
+    /// This process's hold on the clones.
+    holder: String,
+    /// How long the verification counts as living without a sign.
+    lease: Duration,
     pub(super) emitter: Arc<Emitter>,
     /// What the waits of the running step listen to.
     pub(super) cancel: CancellationToken,
@@ -52,7 +59,20 @@ impl fmt::Debug for Context {
     }
 }
 
+#[async_trait]
 impl Runs for Context {
+    /// Nobody goes on with a verification that died, so nobody asks how far it was.
+    async fn begin(&mut self, _step: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn is_taken_over(&self) -> Option<Error> {
+        self.clones.iter().find_map(|clone| clone.machine.taken_over())
+    }
+
+    /// Its clones are never kept.
+    async fn let_go(&mut self) {}
+
     fn emitter(&self) -> &Emitter {
         &self.emitter
     }
@@ -82,6 +102,7 @@ impl Context {
         client: Client,
         spec: VerifySpec,
         id: String,
+        lease: Duration,
         emitter: Arc<Emitter>,
         cancel: CancellationToken,
     ) -> Self {
@@ -90,6 +111,8 @@ impl Context {
             client,
             spec: Arc::new(spec),
             id,
+            holder: new_holder(),
+            lease,
             emitter,
             cancel,
             template: None,
@@ -111,9 +134,20 @@ impl Context {
         format!("{VERIFY_TAG_PREFIX}{}", self.id)
     }
 
+    /// What marks a clone of `template` as one of this verification.
+    pub(super) fn mark(&self, template: &str) -> Mark {
+        Mark {
+            id: self.id.clone(),
+            tag: self.tag(),
+            template: template.to_owned(),
+            holder: self.holder.clone(),
+            lease: self.lease,
+        }
+    }
+
     /// Name of the first (1) or second (2) clone, which is its host name too.
     pub(super) fn clone_name(&self, number: usize) -> String {
-        format!("verify-{}-{number}", self.id)
+        format!("{CLONE_NAME_PREFIX}{}-{number}", self.id)
     }
 
     pub(super) fn template(&self) -> Result<&Template, Error> {

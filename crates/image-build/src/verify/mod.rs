@@ -18,6 +18,7 @@ mod survey;
 
 pub use grants::verify_grants;
 pub use report::{Check, CloneReport, Outcome, VERIFY_REPORT_VERSION, VerifyReport};
+pub(crate) use run::CLONE_NAME_PREFIX;
 pub use run::{VERIFY_TAG_PREFIX, Verify, verify};
 pub use spec::{VerifySpec, VerifyTimeouts};
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use proxmox_client::Client;
@@ -18,9 +18,14 @@ use super::spec::VerifySpec;
 use super::steps;
 use crate::Error;
 use crate::build::{AfterFailure, Control, Emitter, Event, EventKind, OnFailure, run_steps};
+use crate::journal::LEASE;
 
 /// Prefix of the tag that marks a VM as a clone of a verification; its id follows.
 pub const VERIFY_TAG_PREFIX: &str = "k3simage-verify-";
+
+/// Prefix of a clone's name; the verification's id and the clone's number follow. Until a clone has been given its tag, its name is
+/// what a list shows of it.
+pub(crate) const CLONE_NAME_PREFIX: &str = "verify-";
 
 /// A verification that is set up; awaiting it runs it.
 #[must_use = "a verification does nothing until it is awaited"]
@@ -30,6 +35,7 @@ pub struct Verify {
     events: Option<UnboundedSender<Event>>,
     cancel: CancellationToken,
     report: Option<PathBuf>,
+    lease: Duration,
 }
 
 impl fmt::Debug for Verify {
@@ -40,6 +46,7 @@ impl fmt::Debug for Verify {
             events,
             cancel,
             report,
+            lease,
         } = self;
         f.debug_struct("Verify")
             .field("client", client)
@@ -47,6 +54,7 @@ impl fmt::Debug for Verify {
             .field("events", &events.is_some())
             .field("cancel", cancel)
             .field("report", report)
+            .field("lease", lease)
             .finish()
     }
 }
@@ -78,6 +86,7 @@ pub fn verify(client: &Client, spec: VerifySpec) -> Verify {
         events: None,
         cancel: CancellationToken::new(),
         report: None,
+        lease: LEASE,
     }
 }
 
@@ -97,6 +106,13 @@ impl Verify {
     /// Writes the report there as JSON, also when the clones share something.
     pub fn report(mut self, path: impl Into<PathBuf>) -> Self {
         self.report = Some(path.into());
+        self
+    }
+
+    /// How long the verification counts as living when its process gives no sign, five minutes by default. Until then no one may
+    /// collect its clones; the process renews it three times as often.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
         self
     }
 }
@@ -128,6 +144,7 @@ async fn run(verify: Verify, cancel: CancellationToken) -> Result<VerifyReport, 
         events,
         cancel: _,
         report: path,
+        lease,
     } = verify;
     spec.check().map_err(Error::Invalid)?;
     if let Some(path) = &path {
@@ -153,8 +170,8 @@ async fn run(verify: Verify, cancel: CancellationToken) -> Result<VerifyReport, 
         on_failure: OnFailure::Always(AfterFailure::CleanUp),
         undo_limit: spec.timeouts.undo,
     };
-    let mut context = Context::new(client, spec, id, Arc::clone(&emitter), cancel);
-    let ran = run_steps(&mut steps, &mut context, &control).await;
+    let mut context = Context::new(client, spec, id, lease, Arc::clone(&emitter), cancel);
+    let ran = run_steps(&mut steps, &mut context, &control, 0).await;
     // What was found stays true when the removal fails after it.
     let report = context.take_report();
     let ended = match (ran, report, path) {

@@ -2,15 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hkdf::Hkdf;
 use http::{HeaderName, HeaderValue, Method, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use serde::Deserialize;
+use sha2::Sha256;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{error::Error, request::path::encode, types::lenient};
 
 /// A ticket lives two hours (pve-access-control, `$ticket_lifetime`); renewed early, so that no request meets its end.
 const RENEW_AFTER: Duration = Duration::from_secs(90 * 60);
+/// Hexadecimal digits of 128 bits; a UUID has four dashes more.
+const TOKEN_SECRET_MIN: usize = 32;
 const TICKET_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Who the caller is.
@@ -99,6 +103,24 @@ impl Auth {
         // The scheme's name is case-sensitive (FACTS 7).
         let value = sensitive(&format!("PVEAPIToken={id}={}", secret.expose_secret()));
         Some(value.ok_or_else(|| Error::invalid("token secret", "it cannot stand in a header")))
+    }
+
+    /// See [`Client::derived_key`](crate::Client::derived_key).
+    ///
+    /// # Source
+    /// A token's secret is a random UUID (`UUID::uuid` in pve-access-control, PVE/API2/User.pm): 122 bits that no one guesses, in 36 characters.
+    pub(crate) fn derived_key(&self, purpose: &[u8]) -> Option<SecretSlice<u8>> {
+        let Kind::Token { id, secret } = &self.0 else {
+            return None;
+        };
+        let secret = secret.expose_secret().as_bytes();
+        if secret.len() < TOKEN_SECRET_MIN {
+            return None;
+        }
+        let mut key = vec![0; 32];
+        // The name is the salt, so that two tokens with one secret, which only a mistake could make, differ.
+        let expanded = Hkdf::<Sha256>::new(Some(id.as_bytes()), secret).expand(purpose, &mut key);
+        expanded.is_ok().then(|| key.into())
     }
 
     pub(crate) fn credentials(&self) -> Option<(&str, &SecretString)> {
@@ -258,6 +280,30 @@ mod tests {
             .expect_err("a line break")
             .to_string();
         assert!(!error.contains("geheim"), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_made_again_by_the_same_token_only() {
+        let secret = "675d9d94-34af-448f-883b-06ee8ce4e6d3";
+        let key = |auth: &Auth, purpose: &str| {
+            let key = auth.derived_key(purpose.as_bytes());
+            key.map(|key| hex::encode(key.expose_secret()))
+        };
+        let first = key(&Auth::token("packer@pve!build", secret), "login 7f3a").expect("a key");
+        assert_eq!(first.len(), 64);
+        for (id, purpose, same) in [
+            ("packer@pve!build", "login 7f3a", true),
+            ("packer@pve!build", "login 7f3b", false),
+            ("packer@pve!other", "login 7f3a", false),
+        ] {
+            assert_eq!(
+                key(&Auth::token(id, secret), purpose).as_deref() == Some(&first),
+                same,
+                "{id} {purpose}"
+            );
+        }
+        assert_eq!(key(&Auth::token("packer@pve!build", "too-short"), "x"), None);
+        assert_eq!(key(&Auth::password("root@pam", secret), "x"), None);
     }
 
     #[test]

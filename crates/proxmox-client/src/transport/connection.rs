@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{
     auth::{Auth, Session, SessionSlot, TicketReply},
+    clock::ServerClock,
     endpoint::Endpoint,
     reply::{self, Envelope, Reply},
     tls,
@@ -40,6 +41,7 @@ pub(crate) struct Connection {
     pub(crate) request_timeout: Duration,
     pub(crate) reply_max_bytes: usize,
     pub(crate) requests: AtomicU64,
+    pub(crate) clock: ServerClock,
 }
 
 /// A body on its way: what it is and how long. Length is always told, chunked bodies are 501 (`FACTS` 17).
@@ -142,6 +144,7 @@ impl Connection {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let started = std::time::Instant::now();
         let mut response = outgoing.send().await.map_err(|error| self.failure(request, error))?;
+        self.clock.hear(response.headers());
         let status = response.status().as_u16();
         let reason = reason_of(&response);
         let body = self.read_body(request, &mut response).await?;
@@ -300,6 +303,7 @@ impl std::fmt::Debug for Connection {
             request_timeout,
             reply_max_bytes,
             requests,
+            clock,
         } = self;
         f.debug_struct("Connection")
             .field("endpoint", &endpoint.origin())
@@ -307,6 +311,7 @@ impl std::fmt::Debug for Connection {
             .field("request_timeout", request_timeout)
             .field("reply_max_bytes", reply_max_bytes)
             .field("requests", requests)
+            .field("clock", clock)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! Sending: endpoint, TLS, authentication, retries, reading of answers.
 
 pub(crate) mod auth;
+pub(crate) mod clock;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod connection;

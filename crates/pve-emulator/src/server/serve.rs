@@ -78,6 +78,7 @@ impl Server {
             other => {
                 match &other {
                     Some(FaultAction::Delay(time)) => tokio::time::sleep(*time).await,
+                    Some(FaultAction::Hold(gate)) => gate.pass().await,
                     Some(FaultAction::CutRequest(after)) => {
                         request.extensions_mut().insert(CutAfter(*after));
                     }
@@ -95,10 +96,13 @@ impl Server {
                 }
                 half = matches!(other, Some(FaultAction::CutAnswer));
                 let answer = self.answer_or_fail(request, local, &format, &path, &mut record).await;
-                if matches!(other, Some(FaultAction::LoseAnswer)) {
-                    hang_up()
-                } else {
-                    answer
+                match &other {
+                    Some(FaultAction::LoseAnswer) => hang_up(),
+                    Some(FaultAction::HoldAnswer(gate)) => {
+                        gate.pass().await;
+                        answer
+                    }
+                    _ => answer,
                 }
             }
         };

@@ -29,9 +29,27 @@ struct Diary {
     watched: CancellationToken,
     lines: Vec<String>,
     timed: Vec<String>,
+    taken: bool,
 }
 
+#[async_trait]
 impl Runs for Diary {
+    async fn begin(&mut self, step: &str) -> Result<(), Error> {
+        self.lines.push(format!("note {step}"));
+        Ok(())
+    }
+
+    fn is_taken_over(&self) -> Option<Error> {
+        self.taken.then(|| Error::TakenOver {
+            build: "7f3a".to_owned(),
+            found: "another".to_owned(),
+        })
+    }
+
+    async fn let_go(&mut self) {
+        self.lines.push("let go".to_owned());
+    }
+
     fn emitter(&self) -> &Emitter {
         &self.emitter
     }
@@ -113,6 +131,7 @@ async fn play(
         watched: cancel.clone(),
         lines: Vec::new(),
         timed: Vec::new(),
+        taken: false,
     };
     let control = Control {
         cancel,
@@ -120,7 +139,7 @@ async fn play(
         undo_limit: Duration::from_secs(60),
     };
     let mut steps: Vec<Box<dyn Step<Diary>>> = steps.into_iter().map(|s| Box::new(s) as Box<dyn Step<Diary>>).collect();
-    let ended = run(&mut steps, &mut diary, &control).await;
+    let ended = run(&mut steps, &mut diary, &control, 0).await;
     assert!(ended.is_err() || diary.timed.len() == steps.len());
     (ended, diary.lines, events)
 }
@@ -131,7 +150,7 @@ const CLEAN_UP: OnFailure = OnFailure::Always(AfterFailure::CleanUp);
 async fn steps_run_in_order_and_nothing_is_undone() {
     let (ended, lines, mut events) = play(vec![step("a", Act::Succeed), step("b", Act::Succeed)], CLEAN_UP).await;
     ended.unwrap();
-    assert_eq!(lines, ["run a", "run b"]);
+    assert_eq!(lines, ["note a", "run a", "note b", "run b"]);
     let mut seen = Vec::new();
     while let Ok(event) = events.try_recv() {
         match event.kind {
@@ -155,7 +174,12 @@ async fn a_failure_undoes_in_reverse_from_the_failed_step_on() {
     let error = ended.unwrap_err();
     assert_eq!(error.chain(), "c failed: c: first cause");
     assert_eq!(error.step(), Some("c"));
-    assert_eq!(lines, ["run a", "run b", "run c", "undo c", "undo b", "undo a"]);
+    assert_eq!(
+        lines,
+        [
+            "note a", "run a", "note b", "run b", "note c", "run c", "undo c", "undo b", "undo a"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -177,7 +201,12 @@ async fn cleanup_failures_are_listed_and_hide_neither_the_cause_nor_the_rest() {
         error.chain(),
         "c failed (not cleaned up: c: internal error: boom in undo of c; b: b: stuck): internal error: boom in c"
     );
-    assert_eq!(lines, ["run a", "run b", "run c", "undo c", "undo b", "undo a"]);
+    assert_eq!(
+        lines,
+        [
+            "note a", "run a", "note b", "run b", "note c", "run c", "undo c", "undo b", "undo a"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -186,7 +215,7 @@ async fn a_cancel_between_steps_stops_and_undoes() {
     let (ended, lines, _) = play(steps, CLEAN_UP).await;
     let error = ended.unwrap_err();
     assert!(error.is_cancelled(), "{error}");
-    assert_eq!(lines, ["run a", "undo b", "undo a"]);
+    assert_eq!(lines, ["note a", "run a", "undo b", "undo a"]);
 }
 
 #[tokio::test]
@@ -194,7 +223,31 @@ async fn keep_leaves_everything_and_names_it() {
     let steps = vec![step("a", Act::Succeed), step("b", Act::Fail)];
     let (ended, lines, _) = play(steps, OnFailure::Always(AfterFailure::Keep)).await;
     assert_eq!(ended.unwrap_err().to_string(), "b failed (kept: vm 9000)");
-    assert_eq!(lines, ["run a", "run b"]);
+    assert_eq!(lines, ["note a", "run a", "note b", "run b", "let go"]);
+}
+
+#[tokio::test]
+async fn a_build_in_other_hands_is_left_alone() {
+    let (to, _events) = unbounded_channel();
+    let cancel = CancellationToken::new();
+    let mut diary = Diary {
+        emitter: Emitter::new("7f3a".to_owned(), Some(to)),
+        cancel: cancel.clone(),
+        watched: cancel.clone(),
+        lines: Vec::new(),
+        timed: Vec::new(),
+        taken: true,
+    };
+    let control = Control {
+        cancel,
+        on_failure: CLEAN_UP,
+        undo_limit: Duration::from_secs(60),
+    };
+    let mut steps: Vec<Box<dyn Step<Diary>>> =
+        vec![Box::new(step("a", Act::Succeed)), Box::new(step("b", Act::Succeed))];
+    let error = run(&mut steps, &mut diary, &control, 1).await.unwrap_err();
+    assert_eq!(error.chain(), "b failed: build 7f3a is in other hands: another");
+    assert_eq!(diary.lines, ["note b", "run b"], "neither undone nor let go");
 }
 
 #[tokio::test]
@@ -223,7 +276,7 @@ async fn nothing_is_undone_once_the_image_is_complete() {
     assert_eq!(ended.unwrap_err().to_string(), "manifest failed (kept: vm 9000)");
     assert_eq!(
         lines,
-        ["run template", "run manifest"],
+        ["note template", "run template", "note manifest", "run manifest"],
         "after the commit a cancel comes too late"
     );
 }

@@ -10,6 +10,7 @@ use super::provision::folder;
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::pace::Pace;
+use crate::build::resume::Point;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{
     AgentCommunicator, Communicator, CommunicatorError, GuestAddress, SshAuth, SshCommunicator, SshTarget,
@@ -35,10 +36,18 @@ impl Step<Context> for Connect {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        if context.resumed.is_some_and(|resumed| resumed.point == Point::Connect) {
+            context.restart_guest().await?;
+        }
         let limit = context.spec.communicator.ssh.timeout;
         let (communicator, summary) = open(context, limit).await?;
         context.communicator = Some(communicator);
         Ok(summary)
+    }
+
+    /// Nothing is changed but a connection made.
+    fn is_noted(&self) -> bool {
+        false
     }
 
     async fn undo(&mut self, context: &mut Context) -> Result<Option<String>, Error> {

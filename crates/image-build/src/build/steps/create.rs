@@ -8,6 +8,7 @@ use crate::build::context::{Context, Resource};
 use crate::build::description;
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
+use crate::journal::{self, Journal, Keeper};
 use crate::spec::{Bios, Disk, Nic};
 
 /// How many other vmids are tried when the chosen one turns out to be taken. Each try loses only against a create call of
@@ -25,16 +26,20 @@ impl Step<Context> for Create {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
-        let options = options(context)?;
+        if context.resumed.is_some() {
+            return Ok(format!("vm {} is there", context.vmid()?));
+        }
         let mut tries = 0;
         loop {
             let vmid = context.vmid()?;
+            let journal = context.first_journal()?;
+            let options = options(context, &journal)?;
             let resource = Resource::Vm {
                 node: context.spec.node.clone(),
                 vmid,
             };
             let attempt = format!("creating vm {vmid}");
-            context.created(resource.clone()).await?;
+            context.created(resource.clone());
             match context.vm()?.create(&options).await {
                 Ok(upid) => {
                     let limit = context.spec.timeouts.task;
@@ -70,6 +75,7 @@ impl Step<Context> for Create {
                 }
                 Err(error) => return Err(Error::api(attempt)(error)),
             }
+            context.keep(Keeper::new(&context.client, context.vm()?, context.lease, journal));
             return Ok(format!("vm {vmid}, {}", shape(context)));
         }
     }
@@ -90,7 +96,7 @@ fn shape(context: &Context) -> String {
     )
 }
 
-fn options(context: &Context) -> Result<CreateVm, Error> {
+fn options(context: &Context, journal: &Journal) -> Result<CreateVm, Error> {
     let bad = || Error::api("describing the vm");
     let spec = &context.spec;
     let hardware = &spec.hardware;
@@ -103,7 +109,7 @@ fn options(context: &Context) -> Result<CreateVm, Error> {
     let order = Boot::order([slots::SYSTEM_DISK, slots::INSTALLER]).map_err(bad())?;
     let mut vm = CreateVm::new()
         .name(name.clone())
-        .description(description::while_building(context)?)
+        .description(journal::write(&description::while_building(context)?, journal))
         .tags(tags)
         .ostype("l26")
         .cores(hardware.cores)

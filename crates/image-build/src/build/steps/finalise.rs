@@ -1,18 +1,19 @@
 //! Makes the stopped VM what its clones are to be.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use jiff::Timestamp;
-use proxmox_client::{Boot, Drive, VmConfigUpdate};
+use proxmox_client::{Boot, ConfigView, Drive, VmConfigUpdate};
 
 use crate::Error;
 use crate::build::context::Context;
-use crate::build::description::{self, BUILD_TAG_PREFIX, IMAGE_TAG};
+use crate::build::description::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
 use crate::plan::GUESTS;
 use crate::spec::ImageSpec;
 
-/// Cloud-init drive, boot order, tags, description.
+/// Cloud-init drive and boot order.
 #[derive(Debug)]
 pub(super) struct Finalise;
 
@@ -24,28 +25,51 @@ impl Step<Context> for Finalise {
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
         still_alone(context).await?;
-        let tags = template_tags(&context.spec);
         let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
-        let mut update = VmConfigUpdate::new()
-            .boot(&order)
-            .tags(&tags)
-            .description(description::of_template(context, Timestamp::now())?);
-        let mut summary = vec![format!("tags {}", tags.join(", "))];
-        update = match &context.spec.cloud_init {
+        let mut update = VmConfigUpdate::new().boot(&order);
+        let mut summary = vec![format!("boots from {}", slots::SYSTEM_DISK)];
+        match &context.spec.cloud_init {
             Some(storage) => {
                 summary.push(format!("cloud-init drive on {storage}"));
-                update.disk(slots::CLOUD_INIT, &Drive::cloud_init(storage))
+                if !has_cloud_init(context).await? {
+                    update = update.disk(slots::CLOUD_INIT, &Drive::cloud_init(storage));
+                }
             }
-            None => update.delete(slots::INSTALLER),
-        };
-        context.update_vm("finishing the configuration", &update).await?;
+            None => update = update.delete(slots::INSTALLER),
+        }
+        let keeper = Arc::clone(context.keeper()?);
+        keeper
+            .change(&context.cancel, &update, None, |journal| {
+                "finalise".clone_into(&mut journal.step);
+            })
+            .await?;
         Ok(summary.join("; "))
     }
+
+    /// It notes itself, in the call that changes the VM.
+    fn is_noted(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a builder that died here had put the drive in: a second one would be made beside it.
+async fn has_cloud_init(context: &Context) -> Result<bool, Error> {
+    if context.resumed.is_none() {
+        return Ok(false);
+    }
+    let config = context.vm()?.config(ConfigView::Pending).await;
+    let config = config.map_err(Error::api(format!(
+        "reading the configuration of vm {}",
+        context.vmid()?
+    )))?;
+    Ok(config
+        .get(slots::CLOUD_INIT)
+        .is_some_and(|drive| drive.contains("cloudinit")))
 }
 
 /// Refuses when someone else has taken the name since preflight. Two builds of the same name that see each other are told
 /// apart by their vmids: the lower one goes on, so that one of them always does.
-async fn still_alone(context: &Context) -> Result<(), Error> {
+pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
     let vmid = context.vmid()?;
     let name = &context.resolved()?.name;
     let guests = context

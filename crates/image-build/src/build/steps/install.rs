@@ -5,13 +5,14 @@ mod menu;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use proxmox_client::{Drive, VmConfigUpdate, VmStatus};
+use proxmox_client::{ConfigView, Drive, VmConfigUpdate, VmStatus};
 
 use super::media::{http_values, remove_volumes};
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::event::Unit;
 use crate::build::pace::Pace;
+use crate::build::resume::Point;
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
 use crate::text::{human_bytes, human_duration};
@@ -50,18 +51,36 @@ impl Step<Context> for Install {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
-        context.start_vm().await?;
         let begun = Instant::now();
         let mut drives = Drives::default();
-        let mut typed = menu::pass(context, &mut drives, 1).await?;
-        if let Ended::Unasked = until_stopped(context, &mut drives, true).await? {
-            context.emitter.warning(
-                "nobody fetched the kickstart: the machine starts anew, and the boot command is typed once more",
-            );
-            menu::start_anew(context, &mut drives).await?;
-            typed += menu::pass(context, &mut drives, menu::MORE_PATIENCE).await?;
-            until_stopped(context, &mut drives, false).await?;
-        }
+        let how = match progress(context).await? {
+            Progress::Begin => {
+                context.start_vm().await?;
+                let mut typed = menu::pass(context, &mut drives, 1).await?;
+                if let Ended::Unasked = until_stopped(context, &mut drives, true).await? {
+                    context.emitter.warning(
+                        "nobody fetched the kickstart: the machine starts anew, and the boot command is typed once more",
+                    );
+                    menu::start_anew(context, &mut drives).await?;
+                    typed += menu::pass(context, &mut drives, menu::MORE_PATIENCE).await?;
+                    until_stopped(context, &mut drives, false).await?;
+                }
+                if typed == 0 {
+                    "nothing typed".to_owned()
+                } else {
+                    format!("{typed} keys typed")
+                }
+            }
+            Progress::Running => {
+                context.hear_guest()?;
+                until_stopped(context, &mut drives, false).await?;
+                "begun before".to_owned()
+            }
+            Progress::Done => {
+                finish(context).await?;
+                return Ok("was through, restarted from disk".to_owned());
+            }
+        };
         let installed_in = begun.elapsed();
 
         let mut update = VmConfigUpdate::new()
@@ -70,23 +89,62 @@ impl Step<Context> for Install {
         if context.media()?.oemdrv.is_some() {
             update = update.delete(slots::OEMDRV);
         }
+        // One call: that `reboot` is back says to whoever goes on with this build that the installation is through.
         context.update_vm("taking the installation media out", &update).await?;
-        context.server = None;
-        if let Some(oemdrv) = context.media()?.oemdrv.clone() {
-            remove_volumes(context, |volid| *volid == oemdrv).await?;
-        }
-        context.start_vm().await?;
-        let keys = if typed == 0 {
-            "nothing typed".to_owned()
-        } else {
-            format!("{typed} keys typed")
-        };
+        finish(context).await?;
         Ok(format!(
-            "{} written in {}, {keys}, restarted from disk",
+            "{} written in {}, {how}, restarted from disk",
             human_bytes(drives.written),
             human_duration(installed_in)
         ))
     }
+}
+
+/// How far an installation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// It is to begin.
+    Begin,
+    /// The installer runs.
+    Running,
+    /// The system is installed, and the media are out.
+    Done,
+}
+
+/// A build that is gone on with may have been left anywhere; what the VM shows decides.
+async fn progress(context: &mut Context) -> Result<Progress, Error> {
+    let Some(resumed) = context.resumed else {
+        return Ok(Progress::Begin);
+    };
+    if resumed.point == Point::Install {
+        let vmid = context.vmid()?;
+        let config = context
+            .vm()?
+            .config(ConfigView::Pending)
+            .await
+            .map_err(Error::api(format!("reading the configuration of vm {vmid}")))?;
+        if config.flag("reboot") != Some(false) {
+            return Ok(Progress::Done);
+        }
+        // A stopped VM may have been stopped by anything; that its installer had ended is known of a running one only.
+        if context.vm_status().await?.is_running() && context.media()?.oemdrv.is_some() {
+            return Ok(Progress::Running);
+        }
+    }
+    context.ready_to_install().await?;
+    Ok(Progress::Begin)
+}
+
+/// Removes what only the installer needed, and boots the installed system.
+async fn finish(context: &mut Context) -> Result<(), Error> {
+    context.server = None;
+    if let Some(oemdrv) = context.media()?.oemdrv.clone() {
+        remove_volumes(context, |volid| *volid == oemdrv).await?;
+    }
+    if context.resumed.is_some() && context.vm_status().await?.is_running() {
+        return context.hear_guest();
+    }
+    context.start_vm().await
 }
 
 /// What the drives moved since the start, as far as it was seen.

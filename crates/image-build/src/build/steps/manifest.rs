@@ -25,4 +25,9 @@ impl Step<Context> for Manifest {
         context.take_stock()?.write_manifest(&self.path)?;
         Ok(self.path.display().to_string())
     }
+
+    /// Nothing of it is on the cluster.
+    fn is_noted(&self) -> bool {
+        false
+    }
 }

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,18 +11,14 @@ use proxmox_client::{NodeName, Upload, VolId};
 use crate::Error;
 use crate::build::context::{Context, Media, Resource};
 use crate::build::event::Unit;
-use crate::build::pace::Pace;
 use crate::build::step::{Step, StepName};
-use crate::build::vm::may_pass;
+use crate::build::vm::destroy_volume;
 use crate::communicator::{BuildKeys, OutputStream, goes_by_agent};
 use crate::kickstart::{BuildBlock, HostKey, KickstartText};
 use crate::media::{KickstartServer, OnRequest, oemdrv};
 use crate::plan::InstallerIso;
 use crate::spec::{Delivery, KickstartSource};
 use crate::text::human_bytes;
-
-/// How long deleting a volume is tried again.
-const DELETE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes keys, kickstart and media.
 #[derive(Debug)]
@@ -36,7 +31,7 @@ impl Step<Context> for PrepareMedia {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
-        context.keys = Some(BuildKeys::generate(&context.build_tag()).map_err(Error::keys)?);
+        context.keys = Some(BuildKeys::of_build(&context.client, &context.build_tag()).map_err(Error::keys)?);
         let mut summary = Vec::new();
         let installer = installer(context, &mut summary).await?;
         let kickstart = kickstart(context)?;
@@ -59,7 +54,7 @@ impl Step<Context> for PrepareMedia {
                     node,
                     volid: volid.clone(),
                 };
-                context.created(resource).await?;
+                context.created(resource);
                 send(context, &volid, &upload).await?;
                 summary.push(format!("OEMDRV, {size}, {volid}"));
                 media.oemdrv = Some(volid);
@@ -191,26 +186,7 @@ pub(super) async fn remove_volumes(
         })
         .collect();
     for (node, volid) in volumes {
-        let what = format!("deleting {volid}");
-        let storage = context.client.node(&node).storage(&volid.storage());
-        let cancel = context.cancel.clone();
-        let mut pace = Pace::new("the removal of a volume", DELETE_LIMIT, &cancel);
-        // A volume that is not there is deleted without complaint (FACTS 58), so a lost answer is asked for again.
-        loop {
-            let ended = match storage.delete(&volid).await {
-                Ok(None) => break,
-                Ok(Some(upid)) => {
-                    let limit = context.spec.timeouts.task;
-                    context.finish(&upid, &what, limit).await
-                }
-                Err(error) => Err(Error::api(what.as_str())(error)),
-            };
-            match ended {
-                Ok(()) => break,
-                Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
-                Err(error) => return Err(error),
-            }
-        }
+        destroy_volume(&context.client, &node, &volid, &context.cancel).await?;
         removed.push(volid.to_string());
         context.removed(&Resource::Volume { node, volid });
     }

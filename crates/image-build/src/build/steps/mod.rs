@@ -9,6 +9,7 @@ mod manifest;
 mod media;
 mod preflight;
 mod provision;
+mod publish;
 mod reserve;
 mod seal;
 mod shut_down;
@@ -37,6 +38,7 @@ pub(super) fn from_iso(manifest: Option<PathBuf>) -> Vec<Box<dyn Step<Context>>>
         Box::new(shut_down::ShutDown),
         Box::new(finalise::Finalise),
         Box::new(template::Template),
+        Box::new(publish::Publish),
     ];
     if let Some(path) = manifest {
         steps.push(Box::new(manifest::Manifest { path }));

@@ -1,11 +1,14 @@
 //! Runs the provisioners in their order.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::come_back::{Boot, come_back, powered_off};
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::event::Unit;
+use crate::build::resume::Point;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{Command, Communicator, OutputStream, goes_by_agent};
 use crate::provision::{Provisioner, Workplace, from_spec};
@@ -31,22 +34,36 @@ impl Step<Context> for Provision {
         let total = provisioners.len() as u64;
         prepare_folder(context).await?;
         let mut summaries = Vec::new();
-        for (done, provisioner) in provisioners.iter().enumerate() {
+        let before = match context.resumed {
+            Some(resumed) if resumed.point == Point::Connect => resumed.provisioned.min(provisioners.len()),
+            _ => 0,
+        };
+        if before > 0 {
+            summaries.push(format!("{before} done before"));
+        }
+        for (done, provisioner) in provisioners.iter().enumerate().skip(before) {
             context
                 .emitter
                 .progress(done as u64, Some(total), Unit::Items, provisioner.name());
-            let before = if provisioner.expects_disconnect() {
+            let boot = if provisioner.expects_disconnect() {
                 Some(Boot::of(context).await?)
             } else {
                 None
             };
             let mut summary = run_one(context, provisioner.as_ref(), false).await?;
-            if let Some(before) = before
-                && let Some(after) = come_back(context, provisioner.name(), &before).await?
+            if let Some(boot) = boot
+                && let Some(after) = come_back(context, provisioner.name(), &boot).await?
             {
                 summary = format!("{summary}, {after}");
             }
             summaries.push(summary);
+            // The last one is noted by the step that follows.
+            if done + 1 < provisioners.len() {
+                let keeper = Arc::clone(context.keeper()?);
+                keeper
+                    .note(&context.cancel, |journal| journal.provisioned = done + 1)
+                    .await?;
+            }
         }
         Ok(if summaries.is_empty() {
             "nothing to do".to_owned()

@@ -27,6 +27,9 @@ impl Step<Context> for ShutDown {
         if let Some(communicator) = context.communicator.take() {
             communicator.close().await;
         }
+        if context.resumed.is_some() && context.vm_status().await?.is_stopped() {
+            return Ok("was powered off".to_owned());
+        }
         let limit = context.spec.timeouts.shutdown;
         let vmid = context.vmid()?;
         let attempt = format!("shutting down vm {vmid}");

@@ -21,23 +21,32 @@ impl Step<Context> for Template {
         let vmid = context.vmid()?;
         let attempt = format!("converting vm {vmid} to a template");
         let vm = context.vm()?;
+        if context.resumed.is_some() && self.is_template(context).await? {
+            return Ok(format!("template {vmid}, converted before"));
+        }
         let upid = vm.convert_to_template().await.map_err(Error::api(attempt.as_str()))?;
         context.finish(&upid, &attempt, context.spec.timeouts.task).await?;
-        let config = vm
-            .config(ConfigView::Pending)
-            .await
-            .map_err(Error::api(format!("reading template {vmid}")))?;
-        if !config.is_template() {
+        if !self.is_template(context).await? {
             return Err(Error::Unexpected {
                 what: format!("vm {vmid}"),
                 reason: "PVE reported the conversion as done, but it is no template".to_owned(),
             });
         }
-        context.take_stock()?;
         Ok(format!("template {vmid}"))
     }
 
-    fn commits(&self) -> bool {
-        true
+    /// A template is deleted like a VM.
+    async fn undo(&mut self, context: &mut Context) -> Result<Option<String>, Error> {
+        context.remove_vm().await
+    }
+}
+
+impl Template {
+    async fn is_template(&self, context: &Context) -> Result<bool, Error> {
+        let vmid = context.vmid()?;
+        let config = context.vm()?.config(ConfigView::Pending).await;
+        Ok(config
+            .map_err(Error::api(format!("reading template {vmid}")))?
+            .is_template())
     }
 }

@@ -56,25 +56,22 @@ async fn make(context: &mut Context, number: usize) -> Result<(), Error> {
         context.client.clone(),
         template.node.clone(),
         vmid(context)?,
-        context.tag(),
+        context.mark(&template.name),
         Arc::clone(&context.emitter),
         context.cancel.clone(),
     );
     // Written down before the call that makes it.
     context.clones.push(Clone::new(machine, name.clone()));
-    let description = format!(
-        "A clone of **{}** for its verification by k3simage, `{}`.\n\nIt is removed at the end of the verification. If that is gone, \
-         delete it.\n",
+    let people = format!(
+        "A clone of **{}** for its verification by k3simage, `{}`.\n\nIt is removed at the end of the verification. If that died, \
+         `k3simage gc --yes` removes it.\n",
         template.name,
         context.tag()
     );
     let mut tries = 0;
     loop {
         let vmid = vmid(context)?;
-        let mut how = CloneVm::new(vmid)
-            .name(name.as_str())
-            .description(description.as_str())
-            .full(context.spec.full);
+        let mut how = CloneVm::new(vmid).name(name.as_str()).full(context.spec.full);
         if let Some(storage) = &context.spec.storage {
             how = how.storage(storage.clone());
         }
@@ -84,7 +81,7 @@ async fn make(context: &mut Context, number: usize) -> Result<(), Error> {
         let limit = context.spec.timeouts.task;
         let machine = &mut context.clone_at(number - 1)?.machine;
         machine.set_vmid(vmid);
-        match machine.clone_from(template.vmid, &how, limit).await? {
+        match machine.clone_from(template.vmid, how, &people, limit).await? {
             Cloned::Done => break,
             Cloned::Taken if tries < VMID_TRIES => tries += 1,
             Cloned::Taken => {

@@ -129,6 +129,20 @@ impl SimulatedEngine {
         self.shared.faults.add(fault);
     }
 
+    /// Breaks the SSH connections to a guest, as a lost network does. New ones are taken as before.
+    pub fn cut_ssh(&self, vmid: u32) {
+        if let Some(guest) = self.running(vmid) {
+            guest.cut_ssh();
+        }
+    }
+
+    /// A guest's agent answers no more until the next boot.
+    pub fn silence_agent(&self, vmid: u32) {
+        if let Some(guest) = self.running(vmid) {
+            guest.silence_agent();
+        }
+    }
+
     /// What is known of a guest, running or not; `None` if it never ran.
     pub fn guest(&self, vmid: u32) -> Option<GuestRecord> {
         let record = lock(&self.shared.records).get(&vmid).cloned()?;

@@ -432,6 +432,20 @@ impl Guest {
         }
     }
 
+    /// Breaks the SSH connections to the installed system.
+    pub(super) fn cut_ssh(&self) {
+        if let Some(live) = &self.machine().live {
+            live.host.cut_connections();
+        }
+    }
+
+    /// The agent of the installed system answers no more until the next boot.
+    pub(super) fn silence_agent(&self) {
+        if let Some(live) = &mut self.machine().live {
+            live.agent_ready = false;
+        }
+    }
+
     /// One command of the agent.
     pub(super) fn agent(&self, command: &str, arguments: &Value) -> Result<Value, AgentError> {
         if *self.pause.borrow() || self.state() != GuestState::Running || !self.has_agent_channel() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::clock::Clock;
 use super::iso::Iso;
@@ -82,6 +83,8 @@ pub(super) struct Host {
     pub(super) peers: Peers,
     /// What units have printed in this boot.
     pub(super) journal: Mutex<BTreeMap<String, Vec<String>>>,
+    /// What ends its SSH connections.
+    pub(super) connections: Mutex<Vec<CancellationToken>>,
 }
 
 /// Finds the running system at an address of the guests' network.
@@ -102,6 +105,22 @@ impl Host {
     /// Asks init for a power change; `false` where there is no init.
     pub(super) fn request_power(&self, power: Power) -> bool {
         self.power.as_ref().is_some_and(|sender| sender.send(power).is_ok())
+    }
+
+    /// What ends a new SSH connection; at the latest what ends the guest does.
+    pub(super) fn connection(&self, guest: &CancellationToken) -> CancellationToken {
+        let mut connections = lock(&self.connections);
+        connections.retain(|connection| !connection.is_cancelled());
+        let token = guest.child_token();
+        connections.push(token.clone());
+        token
+    }
+
+    /// Breaks the SSH connections that there are. New ones are taken as before.
+    pub(super) fn cut_connections(&self) {
+        for connection in lock(&self.connections).drain(..) {
+            connection.cancel();
+        }
     }
 
     /// Adds lines to a unit's journal, as systemd collects what its units print.

@@ -63,9 +63,10 @@ pub(super) async fn serve(
         let _ = stream.set_nodelay(true);
         let (config, host, cancel) = (Arc::clone(&config), Arc::clone(&host), cancel.clone());
         tokio::spawn(async move {
+            let connection = host.connection(&cancel);
             let stream = Mortal {
                 stream,
-                end: Box::pin(cancel.clone().cancelled_owned()),
+                end: Box::pin(connection.clone().cancelled_owned()),
             };
             let server = Server {
                 host,
@@ -81,6 +82,8 @@ pub(super) async fn serve(
                 }
                 Err(error) => tracing::debug!(%error, "a simulated sshd refused a connection"),
             }
+            // One that has ended is not kept on the list.
+            connection.cancel();
         });
     }
 }

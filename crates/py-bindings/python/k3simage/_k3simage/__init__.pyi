@@ -9,6 +9,11 @@ from ._inventory import Node as Node
 from ._inventory import Version as Version
 from ._inventory import Vm as Vm
 from ._inventory import Volume as Volume
+from ._leftovers import Leftover as Leftover
+from ._leftovers import gc as gc
+from ._leftovers import gc_async as gc_async
+from ._leftovers import resume as resume
+from ._leftovers import resume_async as resume_async
 from ._pipeline import Artifact as Artifact
 from ._pipeline import build as build
 from ._pipeline import build_async as build_async

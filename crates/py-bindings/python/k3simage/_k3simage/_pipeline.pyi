@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 
 from ._client import Client
 from ._event import Event
-from ._spec import ImageSpec, Keywords, StrPath, Variables
+from ._spec import ImageSpec, Keywords, Seconds, StrPath, Variables
 
 OnEvent = Callable[[Event], object]
 
@@ -48,6 +48,7 @@ def build(
     client: Client | None = None,
     on_event: OnEvent | None = None,
     manifest: StrPath | None = None,
+    lease: Seconds = 300.0,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 async def build_async(
@@ -59,6 +60,7 @@ async def build_async(
     client: Client | None = None,
     on_event: OnEvent | None = None,
     manifest: StrPath | None = None,
+    lease: Seconds = 300.0,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 def init(folder: StrPath) -> list[pathlib.Path]: ...

@@ -77,6 +77,7 @@ def verify(
     ssh_port: int = 22,
     timeout: Seconds = 600.0,
     report: StrPath | None = None,
+    lease: Seconds = 300.0,
     on_event: OnEvent | None = None,
     **keywords: Unpack[Connection],
 ) -> VerifyReport: ...
@@ -92,6 +93,7 @@ async def verify_async(
     ssh_port: int = 22,
     timeout: Seconds = 600.0,
     report: StrPath | None = None,
+    lease: Seconds = 300.0,
     on_event: OnEvent | None = None,
     **keywords: Unpack[Connection],
 ) -> VerifyReport: ...

@@ -54,6 +54,7 @@ impl Guest {
             k3s_time: self.shared.options.durations.k3s,
             peers: self.peers(),
             journal: Mutex::default(),
+            connections: Mutex::default(),
         }
     }
 

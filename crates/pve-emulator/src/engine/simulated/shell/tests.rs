@@ -39,6 +39,7 @@ fn host() -> (Arc<Host>, tokio::sync::mpsc::UnboundedReceiver<Power>) {
         k3s_time: Duration::ZERO,
         peers: Peers(Arc::new(|_| None)),
         journal: Mutex::default(),
+        connections: Mutex::default(),
     };
     (Arc::new(host), powered)
 }

@@ -1,0 +1,301 @@
+//! Builders that die: `resume` goes on with what they left, `gc` collects it, and neither touches anything else.
+#![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Cluster, Ended, Folder, IMAGE, k3simage, signal, until};
+use pve_emulator::{Emulator, Timing};
+use serde_json::Value;
+
+/// Guests take some time, so that a step can be hit in its middle.
+fn cluster() -> Cluster {
+    Cluster::start(Emulator::builder().timing(Timing::Scaled(300.0)))
+}
+
+/// Starts a build with a lease of a second and kills it without warning as soon as an event fits; answers its id.
+fn killed(cluster: &Cluster, folder: &Folder, fits: impl Fn(&Value) -> bool) -> String {
+    let mut command = k3simage(&["build", folder.path(), "--json", "--lease", "1"]);
+    cluster.lead(&mut command);
+    let (mut child, _) = until(&mut command, |event| fits(event));
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    // What it had asked for before it died may still be under way on the cluster.
+    let id = cluster.emulator.vm_config(9000).and_then(|config| {
+        let tags = config.get("tags")?.clone();
+        tags.split(';')
+            .find_map(|tag| tag.strip_prefix("k3simage-build-").map(str::to_owned))
+    });
+    id.unwrap_or_default()
+}
+
+fn at(step: &'static str) -> impl Fn(&Value) -> bool {
+    move |event| event["event"] == "step_started" && event["step"] == step
+}
+
+/// Resumes as soon as the lease has ended.
+fn resumed(cluster: &Cluster, folder: &Folder, build: &str, more: &[&str]) -> Ended {
+    let mut ended;
+    let begun = std::time::Instant::now();
+    loop {
+        let mut command = k3simage(&["resume", build, folder.path()]);
+        cluster.lead(&mut command);
+        ended = Ended::of(&command.args(more).output().unwrap());
+        let waits = ended.all().contains("counts as living until");
+        if !waits || begun.elapsed() > Duration::from_secs(60) {
+            return ended;
+        }
+    }
+}
+
+/// Waits for the lease, then runs gc.
+fn collected(cluster: &Cluster, more: &[&str]) -> Ended {
+    let begun = std::time::Instant::now();
+    loop {
+        let ended = cluster.run(&["gc"], more);
+        if !ended.all().contains("alive") || begun.elapsed() > Duration::from_secs(60) {
+            return ended;
+        }
+    }
+}
+
+/// What a killed process had asked for goes on: a VM that PVE is still making shows whose it is only when that has ended.
+fn settle(cluster: &Cluster) {
+    let locked = |vmid: &u32| {
+        cluster
+            .emulator
+            .vm_config(*vmid)
+            .is_some_and(|config| config.contains_key("lock"))
+    };
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(30) && cluster.emulator.vmids().iter().any(locked) {
+        std::thread::yield_now();
+    }
+}
+
+#[track_caller]
+fn is_one_good_template(cluster: &Cluster, before: &(Vec<u32>, Vec<String>)) {
+    let config = cluster.emulator.vm_config(9000).expect("the template");
+    assert_eq!(config.get("template").map(String::as_str), Some("1"), "{config:?}");
+    assert_eq!(config["name"], IMAGE);
+    let tags = &config["tags"];
+    assert!(tags.contains("k3simage") && !tags.contains("k3simage-build"), "{tags}");
+    assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
+    assert_eq!(cluster.emulator.vmids(), [9000]);
+    let (_, volumes) = cluster.inventory();
+    let added: Vec<&String> = volumes.iter().filter(|volume| !before.1.contains(volume)).collect();
+    assert!(
+        added.iter().all(|volume| volume.contains("9000")),
+        "something else is left: {added:?}"
+    );
+}
+
+#[test]
+fn a_build_goes_on_from_every_step() {
+    let folder = Folder::new();
+    for step in [
+        "install",
+        "connect",
+        "provision",
+        "seal",
+        "shut_down",
+        "finalise",
+        "template",
+        "publish",
+    ] {
+        let cluster = cluster();
+        let before = cluster.inventory();
+        let build = killed(&cluster, &folder, at(step));
+        assert_eq!(build.len(), 8, "{step}: no VM with a tag is left");
+        let ended = resumed(&cluster, &folder, &build, &[]);
+        assert_eq!(ended.code, Some(0), "killed at {step}:\n{}", ended.all());
+        is_one_good_template(&cluster, &before);
+        // It has ended: nothing to go on with, nothing to collect.
+        resumed(&cluster, &folder, &build, &[]).expect(2, &["cannot be resumed", "has ended"]);
+        collected(&cluster, &["--yes", "--volume-age", "0"]).expect(0, &["nothing is left"]);
+    }
+}
+
+#[test]
+fn what_a_dead_build_left_is_collected() {
+    let folder = Folder::new();
+    for step in ["media", "create", "install", "provision", "template"] {
+        let cluster = cluster();
+        let before = cluster.inventory();
+        killed(&cluster, &folder, at(step));
+        settle(&cluster);
+        collected(&cluster, &["--volume-age", "0"]).expect(0, &[]);
+        collected(&cluster, &["--yes", "--volume-age", "0"]).expect(0, &[]);
+        assert_eq!(cluster.inventory(), before, "killed at {step}");
+    }
+}
+
+#[test]
+fn what_a_dead_verification_left_is_collected() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    cluster.run(&["build", folder.path()], &[]).expect(0, &[]);
+    let before = cluster.inventory();
+    let report = folder.temp.path().join("verify.json");
+    let report = report.to_str().unwrap();
+    let verify = |lease: &str| {
+        let port = cluster.emulator.guest_ssh_port().to_string();
+        let mut command = k3simage(&[
+            "verify",
+            IMAGE,
+            "--json",
+            "--report",
+            report,
+            "--ssh-port",
+            &port,
+            "--lease",
+            lease,
+        ]);
+        cluster.lead(&mut command);
+        command
+    };
+    for step in ["clone", "first", "join", "compare"] {
+        let (mut child, _) = until(&mut verify("1"), at(step));
+        if step == "clone" {
+            // A clone that PVE still makes shows nothing of whose it is.
+            while cluster.emulator.vmids().len() < 2
+                || cluster
+                    .emulator
+                    .vm_config(9001)
+                    .is_some_and(|vm| vm.contains_key("lock"))
+            {
+                std::thread::yield_now();
+            }
+        }
+        signal(&child, "KILL");
+        child.wait().unwrap();
+        settle(&cluster);
+        let seen =
+            collected(&cluster, &["--volume-age", "0"]).expect(0, &["dead", &format!("verification of {IMAGE}")]);
+        assert!(
+            !seen.all().contains("vm 9000"),
+            "the template is no part of it: {}",
+            seen.all()
+        );
+        collected(&cluster, &["--yes", "--volume-age", "0"]).expect(0, &["removed vm"]);
+        assert_eq!(cluster.inventory(), before, "killed at {step}");
+    }
+    // One that lives is left alone, and ends well.
+    let (mut child, lines) = until(&mut verify("60"), at("first"));
+    cluster
+        .run(&["gc", "--yes", "--volume-age", "0"], &[])
+        .expect(0, &["alive", "nothing is left of dead builds"]);
+    std::io::copy(&mut { lines }, &mut std::io::sink()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(cluster.inventory(), before);
+}
+
+#[test]
+fn a_living_build_is_left_alone() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    let mut command = k3simage(&["build", folder.path(), "--json"]);
+    cluster.lead(&mut command);
+    let (mut child, _lines) = until(&mut command, at("provision"));
+    let config = cluster.emulator.vm_config(9000).unwrap();
+    let build = config["tags"].split("k3simage-build-").nth(1).unwrap()[..8].to_owned();
+    cluster
+        .run(&["gc", "--yes", "--volume-age", "0"], &[])
+        .expect(0, &["alive", "nothing is left of dead builds"]);
+    let mut other = k3simage(&["resume", &build, folder.path()]);
+    cluster.lead(&mut other);
+    Ended::of(&other.output().unwrap()).expect(2, &["cannot be resumed", "counts as living until"]);
+    assert!(cluster.emulator.vmids().contains(&9000));
+    signal(&child, "KILL");
+    child.wait().unwrap();
+}
+
+#[test]
+fn inputs_that_changed_are_named() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    let build = killed(&cluster, &folder, at("provision"));
+    folder.edit(
+        "scripts/os-update.sh",
+        "set -euo pipefail",
+        "set -euo pipefail\n: changed",
+    );
+    let ended = resumed(&cluster, &folder, &build, &["-var", "vm_cores=4"]);
+    let ended = ended.expect(2, &["cannot be resumed", "hardware", "os-update.sh"]);
+    assert!(!ended.all().contains("k3s-install.sh"), "{}", ended.all());
+    assert!(
+        cluster.emulator.vmids().contains(&9000),
+        "nothing is removed by a refusal"
+    );
+    folder.edit("scripts/os-update.sh", "\n: changed", "");
+    resumed(&cluster, &folder, &build, &[]).expect(0, &[]);
+}
+
+#[test]
+fn of_two_that_resume_one_goes_on() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    let before = cluster.inventory();
+    let build = killed(&cluster, &folder, at("install"));
+    // Both begin when the lease has surely ended.
+    std::thread::scope(|scope| {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            std::thread::yield_now();
+        }
+        let run = || {
+            let mut command: Command = k3simage(&["resume", &build, folder.path()]);
+            cluster.lead(&mut command);
+            Ended::of(&command.output().unwrap())
+        };
+        let (first, second) = (scope.spawn(run), scope.spawn(run));
+        let ends = [first.join().unwrap(), second.join().unwrap()];
+        let won = ends.iter().filter(|end| end.code == Some(0)).count();
+        assert_eq!(won, 1, "{ends:#?}");
+        let lost = ends.iter().find(|end| end.code != Some(0)).unwrap();
+        let all = lost.all();
+        assert!(
+            all.contains("in other hands") || all.contains("counts as living") || all.contains("has ended"),
+            "{all}"
+        );
+    });
+    is_one_good_template(&cluster, &before);
+}
+
+#[test]
+fn a_clone_of_a_builds_vm_is_no_build() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    let build = killed(&cluster, &folder, at("shut_down"));
+    let clone = cluster.block_on(async {
+        let pve = proxmox_client::Client::builder(cluster.emulator.url())
+            .auth(proxmox_client::Auth::token(
+                cluster.emulator.token_id(),
+                cluster.emulator.token_secret().to_owned(),
+            ))
+            .tls(proxmox_client::Tls::Pinned(
+                cluster.emulator.fingerprint().parse().unwrap(),
+            ))
+            .build()
+            .unwrap();
+        let node = pve.node(&proxmox_client::NodeName::new("pve").unwrap());
+        let vm = node.qemu("9000".parse().unwrap());
+        let limit = || proxmox_client::Wait::at_most(Duration::from_secs(60));
+        if vm.status().await.unwrap().is_running() {
+            let stop = vm.stop().await.unwrap();
+            let _ = pve.wait_task(&stop, limit()).await.unwrap();
+        }
+        let clone = proxmox_client::CloneVm::new("777".parse().unwrap())
+            .name("mine")
+            .full(true);
+        let upid = vm.clone_to(&clone).await.unwrap();
+        let _ = pve.wait_task(&upid, limit()).await.unwrap();
+        777
+    });
+    let config = cluster.emulator.vm_config(clone).unwrap();
+    assert!(config["tags"].contains(&build), "the clone carries the tag: {config:?}");
+    collected(&cluster, &["--yes"]).expect(0, &["removed vm 9000"]);
+    assert_eq!(cluster.emulator.vmids(), [clone]);
+}

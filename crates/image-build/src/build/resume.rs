@@ -1,0 +1,323 @@
+//! Goes on with a build whose builder died: finds it, takes it over, and says with which step to begin.
+
+use proxmox_client::{Boot, Client, ConfigView, Drive, NodeName, Qemu, Shutdown, VmConfig, VmConfigUpdate, Vmid};
+
+use super::context::{Context, Media, Resource};
+use super::description::BUILD_TAG_PREFIX;
+use super::reservation::Reservation;
+use super::{slots, vm::TASK_LIMIT};
+use crate::Error;
+use crate::communicator::{BuildKeys, goes_by_agent};
+use crate::journal::{self, Inputs, Journal, Keeper};
+use crate::plan::{GUESTS, InstallerIso, survey_of};
+use crate::spec::Delivery;
+
+/// What a build that is gone on with was found to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resumed {
+    /// Where it is gone on with.
+    pub(super) point: Point,
+    /// How many provisioners had ended well.
+    pub(super) provisioned: usize,
+}
+
+/// Where to begin with a build that is gone on with. Ordered as the steps are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Point {
+    /// The kickstart is made and sent anew, and the system installed again, on the VM that is there.
+    Media,
+    /// The installer is begun anew, or waited for where it runs.
+    Install,
+    /// The installed system is there: provisioners that have not ended are run.
+    Connect,
+    /// The guest is sealed.
+    ShutDown,
+    /// The VM is a template, or becomes one.
+    Template,
+}
+
+impl Point {
+    /// Name of the step to begin with.
+    pub(super) fn step(self) -> &'static str {
+        match self {
+            Self::Media => "media",
+            Self::Install => "install",
+            Self::Connect => "connect",
+            Self::ShutDown => "shut_down",
+            Self::Template => "template",
+        }
+    }
+}
+
+/// Where to begin, from what is known.
+///
+/// - Without the login key of the dead builder nothing inside the guest can be reached, except by its agent, which asks for none:
+///   only an installation with another key helps.
+/// - Sealing closes the way in behind it. One that was begun may have got any far, and a half-sealed image must not pass for a
+///   good one: the system is installed again.
+fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Delivery, installed: bool) -> Option<Point> {
+    Some(match step {
+        "create" | "install" if installed && has_way_in => Point::Install,
+        "create" | "install" if has_way_in && oemdrv_is_there && *delivery == Delivery::Oemdrv => Point::Install,
+        "provision" if has_way_in => Point::Connect,
+        "create" | "install" | "provision" | "seal" => Point::Media,
+        "shut_down" => Point::ShutDown,
+        "finalise" | "template" => Point::Template,
+        _ => return None,
+    })
+}
+
+/// Takes build `context.build_id` over. Nothing is changed before it is clear that it can be gone on with.
+pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
+    let build = context.build_id.clone();
+    let refuse = |reason: String| Error::NotResumable {
+        build: build.clone(),
+        reason,
+    };
+    let (vm, config) = find(&context.client, &build).await?;
+    let found = journal::read(config.description().unwrap_or_default())
+        .map_err(|error| refuse(format!("the journal on vm {} is no help: {error}", vm.vmid())))?
+        .filter(|journal| journal.build == build && journal.vmid == vm.vmid())
+        .ok_or_else(|| {
+            refuse(format!(
+                "vm {} bears its tag, but no journal of it: delete that VM and build anew",
+                vm.vmid()
+            ))
+        })?;
+    if found.is_held(journal::now(&context.client)) {
+        return Err(refuse(format!(
+            "its builder gave a sign of life and counts as living until {}: wait for it, or until then",
+            found.lease
+        )));
+    }
+    if *vm.node() != context.spec.node {
+        return Err(refuse(format!(
+            "its vm {} is on node {}, and this folder says {}",
+            vm.vmid(),
+            vm.node(),
+            context.spec.node
+        )));
+    }
+    let changed = Inputs::of(&context.spec).changed(&found.inputs);
+    if !changed.is_empty() {
+        return Err(refuse(format!(
+            "what it was asked for has changed since it began: {}; put that back, or remove the build (k3simage gc) and build anew",
+            changed.join(", ")
+        )));
+    }
+    let (report, resolved) = context
+        .or_cancel(survey_of(
+            &context.client,
+            &context.spec,
+            Some((&found.image, vm.vmid())),
+        ))
+        .await??;
+    let Some(resolved) = resolved else {
+        return Err(Error::Preflight {
+            report: Box::new(report),
+        });
+    };
+    let keys = BuildKeys::of_build(&context.client, &context.build_tag()).map_err(Error::keys)?;
+    let has_way_in =
+        goes_by_agent(&context.spec) || (found.login.is_some() && found.login == keys.lasting_fingerprint());
+    let oemdrv_is_there = match &found.oemdrv {
+        None => false,
+        Some(volid) => {
+            let storage = context.client.node(vm.node()).storage(&volid.storage());
+            let volumes = storage
+                .content(Some(proxmox_client::Content::Iso))
+                .await
+                .map_err(Error::api(format!("looking for {volid}")))?;
+            volumes.iter().any(|volume| volume.volid == *volid)
+        }
+    };
+    let installed = config.flag("reboot") != Some(false);
+    let point = point(
+        &found.step,
+        has_way_in,
+        oemdrv_is_there,
+        &context.spec.installer.delivery,
+        installed,
+    )
+    .ok_or_else(|| {
+        refuse(format!(
+            "its last step `{}` is none that this k3simage knows",
+            found.step
+        ))
+    })?;
+
+    let reservation = Reservation::exactly(context.client.endpoint(), &found.image, vm.vmid())?;
+    let ours = Journal {
+        holder: context.holder.clone(),
+        ..found.clone()
+    };
+    let keeper = Keeper::take_over(&context.client, vm.clone(), context.lease, &config, ours).await?;
+
+    // From here on it is ours, to finish or to remove.
+    context.reservation = Some(reservation);
+    context.run_uuid.clone_from(&found.run);
+    context.report = Some(report);
+    context.created(Resource::Vm {
+        node: vm.node().clone(),
+        vmid: vm.vmid(),
+    });
+    if let Some(volid) = found.oemdrv.clone().filter(|_| oemdrv_is_there) {
+        context.created(Resource::Volume {
+            node: vm.node().clone(),
+            volid,
+        });
+    }
+    context.media = match &resolved.iso {
+        InstallerIso::Present(iso) => Some(Media {
+            installer: iso.clone(),
+            oemdrv: found.oemdrv.clone().filter(|_| oemdrv_is_there),
+            http: None,
+        }),
+        _ => None,
+    };
+    context.resolved = Some(resolved);
+    context.keys = Some(keys);
+    context.resumed = Some(Resumed {
+        point,
+        provisioned: found.provisioned,
+    });
+    context.keep(keeper);
+    Ok(point)
+}
+
+/// The VM that bears the build's tag, and its configuration.
+async fn find(client: &Client, build: &str) -> Result<(Qemu, VmConfig), Error> {
+    let tag = format!("{BUILD_TAG_PREFIX}{build}");
+    let guests = client
+        .cluster_resources(Some(GUESTS))
+        .await
+        .map_err(Error::api("listing the cluster's guests"))?;
+    let mut seen = Vec::new();
+    for guest in guests.iter().filter(|guest| guest.is_qemu()) {
+        let (Some(vmid), Some(node)) = (guest.vmid, guest.node.as_deref()) else {
+            continue;
+        };
+        if !guest.tags().contains(&tag) {
+            continue;
+        }
+        let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
+        let vm = client.node(&node).qemu(vmid);
+        let config = match vm.config(ConfigView::Pending).await {
+            Ok(config) => config,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
+        };
+        // A clone of a build's VM has its tag and text, and another number.
+        let own = journal::read(config.description().unwrap_or_default())
+            .ok()
+            .flatten()
+            .is_none_or(|journal| journal.vmid == vmid);
+        if own {
+            return Ok((vm, config));
+        }
+        seen.push(vmid);
+    }
+    Err(Error::NotResumable {
+        build: build.to_owned(),
+        reason: nowhere(client, &seen),
+    })
+}
+
+fn nowhere(client: &Client, clones: &[Vmid]) -> String {
+    let clones: Vec<String> = clones.iter().map(ToString::to_string).collect();
+    let clones = if clones.is_empty() {
+        String::new()
+    } else {
+        format!(" (vm {} is a clone of one)", clones.join(" and "))
+    };
+    format!(
+        "no VM on {} bears its tag{clones}: it has ended, was removed, or died before its VM was there, and then there is \
+         nothing to go on with; `k3simage gc` shows what is left",
+        client.endpoint()
+    )
+}
+
+impl Context {
+    /// Brings the VM of a build that is gone on with back to where an installation begins, as far as it is not there.
+    pub(super) async fn ready_to_install(&mut self) -> Result<(), Error> {
+        self.stop_vm().await?;
+        let media = self.media()?;
+        // What an earlier installation left on the disk would boot before the installer does.
+        let order =
+            Boot::order([slots::INSTALLER, slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
+        let mut update = VmConfigUpdate::new()
+            .reboot(false)
+            .boot(&order)
+            .disk(slots::INSTALLER, &Drive::cdrom(&media.installer));
+        if let Some(oemdrv) = &media.oemdrv {
+            update = update.disk(slots::OEMDRV, &Drive::cdrom(oemdrv));
+        }
+        self.update_vm("putting the installation media back in", &update).await
+    }
+
+    /// Pulls the plug, if it is in.
+    pub(super) async fn stop_vm(&mut self) -> Result<(), Error> {
+        if self.vm_status().await?.is_stopped() {
+            return Ok(());
+        }
+        let attempt = format!("stopping vm {}", self.vmid()?);
+        let upid = self.vm()?.stop().await.map_err(Error::api(attempt.as_str()))?;
+        self.finish(&upid, &attempt, TASK_LIMIT).await
+    }
+
+    /// Starts the guest anew, or at all: a script that the dead builder began may still run in it.
+    pub(super) async fn restart_guest(&mut self) -> Result<(), Error> {
+        if self.vm_status().await?.is_running() {
+            let attempt = format!("shutting vm {} down to start it anew", self.vmid()?);
+            let limit = self.spec.timeouts.shutdown;
+            let how = Shutdown::new().timeout(limit).force_stop(true);
+            let upid = self.vm()?.shutdown(&how).await.map_err(Error::api(attempt.as_str()))?;
+            self.finish(&upid, &attempt, limit + TASK_LIMIT).await?;
+        }
+        self.start_vm().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_goes_on_where_nothing_is_lost_or_assumed() {
+        let http = Delivery::Http {
+            bind: None,
+            announce: None,
+            ports: 8000..=9000,
+        };
+        for (step, has_key, oemdrv, delivery, installed, wanted) in [
+            ("create", true, true, &Delivery::Oemdrv, false, Some(Point::Install)),
+            ("install", true, true, &Delivery::Oemdrv, false, Some(Point::Install)),
+            // The volume is gone once the installation is through, and not needed then.
+            ("install", true, false, &Delivery::Oemdrv, true, Some(Point::Install)),
+            ("install", true, false, &Delivery::Oemdrv, false, Some(Point::Media)),
+            ("install", false, true, &Delivery::Oemdrv, false, Some(Point::Media)),
+            // The server that the guest was to ask died with its builder.
+            ("install", true, false, &http, false, Some(Point::Media)),
+            ("install", true, false, &http, true, Some(Point::Install)),
+            ("provision", true, false, &Delivery::Oemdrv, true, Some(Point::Connect)),
+            ("provision", false, false, &Delivery::Oemdrv, true, Some(Point::Media)),
+            ("seal", true, false, &Delivery::Oemdrv, true, Some(Point::Media)),
+            (
+                "shut_down",
+                false,
+                false,
+                &Delivery::Oemdrv,
+                true,
+                Some(Point::ShutDown),
+            ),
+            ("template", false, false, &Delivery::Oemdrv, true, Some(Point::Template)),
+            ("dance", true, true, &Delivery::Oemdrv, true, None),
+        ] {
+            assert_eq!(
+                point(step, has_key, oemdrv, delivery, installed),
+                wanted,
+                "{step} {has_key} {oemdrv} {installed}"
+            );
+        }
+    }
+}
