@@ -16,7 +16,7 @@ use super::options::{Fault, SimulatedOptions};
 use super::record::{GuestRecord, GuestState};
 use super::sshd;
 use super::system::System;
-use crate::engine::{AgentError, ByteStream, Engine, Launch, Powerdown, Running, StartError, StreamError};
+use crate::engine::{AgentError, ByteStream, Drive, Engine, Launch, Powerdown, Running, StartError, StreamError};
 
 /// Guests live in 127.64.0.0/10: loopback on every Linux, and away from 127.0.0.1 where everybody else is.
 const NETWORK: u32 = 0x7f40_0000;
@@ -250,6 +250,13 @@ impl Engine for SimulatedEngine {
             Some(guest) => guest.send_key(key),
             None => Err(format!("VM {vmid} not running")),
         }
+    }
+
+    async fn change_medium(&self, vmid: u32, slot: &str, medium: Option<&Drive>) -> Result<(), String> {
+        if let Some(guest) = self.running(vmid) {
+            guest.change_medium(slot, medium);
+        }
+        Ok(())
     }
 
     async fn agent(&self, vmid: u32, command: &str, arguments: Value) -> Result<Value, AgentError> {

@@ -123,6 +123,24 @@ pub(super) fn boot_order(launch: &Launch) -> Vec<String> {
     }
 }
 
+/// Whether Linux finds the drive at a slot. OVMF switches on only those channels of the IDE controller that the boot order names a
+/// drive of, and Linux passes over the others; q35 has no such controller.
+///
+/// # Source
+/// `piix_enable_bits` in Linux's `ata_piix.c`; seen with Debian's OVMF on the engine `qemu`.
+pub(super) fn switches_on(launch: &Launch, slot: &str) -> bool {
+    let channel = |slot: &str| slot.strip_prefix("ide")?.parse::<u32>().ok().map(|index| index / 2);
+    let q35 = launch
+        .config
+        .get("machine")
+        .is_some_and(|machine| machine.contains("q35"));
+    if channel(slot).is_none() || q35 || Firmware::of(&launch.config) != Firmware::Ovmf {
+        return true;
+    }
+    let order = boot_order(launch);
+    order.is_empty() || order.iter().any(|named| channel(named) == channel(slot))
+}
+
 /// Whether a drive holds data, and not firmware variables or TPM state.
 pub(super) fn is_data_drive(drive: &Drive) -> bool {
     !drive.slot.starts_with("efidisk") && !drive.slot.starts_with("tpmstate")
@@ -296,6 +314,26 @@ mod tests {
         ] {
             let config: Vec<_> = boot.iter().map(|boot| ("boot", *boot)).collect();
             assert_eq!(boot_order(&launch(&config, drives)), expected, "{boot:?}");
+        }
+    }
+
+    #[test]
+    fn drives_that_linux_finds() {
+        for (config, slot, expected) in [
+            (&[("bios", "seabios"), ("boot", "order=scsi0")][..], "ide2", true),
+            (&[("bios", "ovmf"), ("boot", "order=scsi0")], "ide2", false),
+            (&[("bios", "ovmf"), ("boot", "order=scsi0")], "scsi1", true),
+            (&[("bios", "ovmf"), ("boot", "order=scsi0;ide2")], "ide3", true),
+            (&[("bios", "ovmf"), ("boot", "order=scsi0;ide2")], "ide1", false),
+            (
+                &[("bios", "ovmf"), ("boot", "order=scsi0"), ("machine", "q35")],
+                "ide2",
+                true,
+            ),
+            (&[("bios", "ovmf"), ("boot", " ")], "ide2", true),
+        ] {
+            let launch = launch(config, &[("scsi0", false)]);
+            assert_eq!(switches_on(&launch, slot), expected, "{config:?} {slot}");
         }
     }
 

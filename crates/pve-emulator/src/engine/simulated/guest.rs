@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -107,6 +108,8 @@ struct Machine {
     counters: BTreeMap<String, DriveCounters>,
     activity: Option<Activity>,
     ejected: BTreeSet<String>,
+    /// What was put into drives while it ran, and out of them.
+    media: BTreeMap<String, Option<PathBuf>>,
     live: Option<Live>,
 }
 

@@ -77,7 +77,7 @@ pub(super) struct Host {
     pub(super) booted: Instant,
     pub(super) address: Option<Ipv4Addr>,
     /// The media in its CD-ROM drives.
-    pub(super) media: Vec<PathBuf>,
+    pub(super) media: Mutex<Vec<PathBuf>>,
     /// Guest time from the start of k3s until its unit is active.
     pub(super) k3s_time: Duration,
     pub(super) peers: Peers,
@@ -130,7 +130,8 @@ impl Host {
 
     /// The medium with this label.
     pub(super) fn medium(&self, label: &str) -> Option<Iso<std::fs::File>> {
-        let mut open = self.media.iter().filter_map(|path| Iso::open(path).ok());
+        let media = lock(&self.media).clone();
+        let mut open = media.iter().filter_map(|path| Iso::open(path).ok());
         open.find(|iso| iso.label() == label)
     }
 

@@ -1,5 +1,6 @@
 //! The installed system from its boot loader to its shutdown.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use crate::engine::Drive;
 use crate::engine::simulated::agent::Agent;
 use crate::engine::simulated::cloudinit;
 use crate::engine::simulated::firmware;
-use crate::engine::simulated::host::{Host, Peers, Power};
+use crate::engine::simulated::host::{Host, Peers, Power, lock};
 use crate::engine::simulated::options::FaultKind;
 use crate::engine::simulated::record::GuestState;
 use crate::engine::simulated::sshd;
@@ -50,7 +51,7 @@ impl Guest {
             services: Notify::new(),
             booted: Instant::now(),
             address,
-            media: self.media(),
+            media: Mutex::new(self.media()),
             k3s_time: self.shared.options.durations.k3s,
             peers: self.peers(),
             journal: Mutex::default(),
@@ -231,10 +232,30 @@ impl Guest {
         Some((server, task))
     }
 
-    /// The media in its CD-ROM drives.
+    /// The media in its CD-ROM drives, as far as its system sees them.
     fn media(&self) -> Vec<PathBuf> {
         let drives = self.launch.drives.iter().filter(|drive| drive.cdrom);
-        drives.map(|drive| drive.path.clone()).collect()
+        let mut media: BTreeMap<&str, Option<&PathBuf>> =
+            drives.map(|drive| (drive.slot.as_str(), Some(&drive.path))).collect();
+        let machine = self.machine();
+        media.extend(machine.media.iter().map(|(slot, path)| (slot.as_str(), path.as_ref())));
+        let seen = media
+            .into_iter()
+            .filter(|(slot, _)| firmware::switches_on(&self.launch, slot));
+        seen.filter_map(|(_, path)| path.cloned()).collect()
+    }
+
+    /// Puts a medium into a drive that it has had since its start, or takes it out.
+    pub(in crate::engine::simulated) fn change_medium(&self, slot: &str, medium: Option<&Drive>) {
+        if !self.launch.config.contains_key(slot) {
+            return;
+        }
+        let path = medium.map(|drive| drive.path.clone());
+        self.machine().media.insert(slot.to_owned(), path);
+        let media = self.media();
+        if let Some(live) = &self.machine().live {
+            *lock(&live.host.media) = media;
+        }
     }
 
     /// Finds other running systems by their addresses.

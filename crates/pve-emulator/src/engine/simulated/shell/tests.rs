@@ -35,7 +35,7 @@ fn host() -> (Arc<Host>, tokio::sync::mpsc::UnboundedReceiver<Power>) {
         services: Notify::new(),
         booted: Instant::now(),
         address: None,
-        media: Vec::new(),
+        media: Mutex::default(),
         k3s_time: Duration::ZERO,
         peers: Peers(Arc::new(|_| None)),
         journal: Mutex::default(),
