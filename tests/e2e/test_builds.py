@@ -36,8 +36,8 @@ def test_it_ends_in_a_template(way: str, outcome: Outcome) -> None:
     assert config["bios"] == ("ovmf" if way == "uefi" else "seabios")
     # No trace of the installation: neither its media nor the option that told its end.
     assert config["boot"] == "order=scsi0"
-    assert not {"ide3", "reboot", "lock"} & config.keys()
-    assert "cloudinit" in config["ide2"] and config["scsi0"].split(":")[1].startswith(f"base-{artifact['vmid']}-disk-")
+    assert not {"ide2", "ide3", "reboot", "lock"} & config.keys()
+    assert "cloudinit" in config["scsi1"] and config["scsi0"].split(":")[1].startswith(f"base-{artifact['vmid']}-disk-")
     assert {"k3simage", "k3s", "alma9", K3S} <= set(config["tags"].split(";"))
     assert artifact["build_id"] in config["description"]
 

@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Lab, finished, story};
-use image_build::spec::{CommunicatorKind, ImageSpecBuilder, ProvisionerSpec, ShellSpec};
+use image_build::spec::{Bios, CommunicatorKind, ImageSpecBuilder, ProvisionerSpec, ShellSpec};
 use image_build::verify::{Outcome, VerifyTimeouts};
 use image_build::{Error, Event, EventKind, VerifyReport, VerifySpec};
 use pve_emulator::FaultAction;
@@ -402,12 +402,60 @@ async fn what_cannot_be_verified_is_refused_before_anything_is_cloned() {
     assert!(matches!(error, Error::Io { .. }), "{error}");
 }
 
+/// Firmware that leaves drives switched off: clones find what they are told all the same.
+#[tokio::test]
+async fn a_uefi_template_passes_too() {
+    let lab = with_template(|spec| spec.bios(Bios::Ovmf)).await;
+    let report = report(&lab, spec(&lab)).await;
+    assert!(report.ok, "{:#?}", report.checks);
+}
+
+#[tokio::test]
+async fn a_cloud_init_drive_that_a_clone_would_not_see_is_warned_of() {
+    let lab = Lab::start().await;
+    let node = lab.client.node(&"pve".parse().unwrap());
+    let wait = || proxmox_client::Wait::at_most(Duration::from_secs(30));
+    for (vmid, bios, order, slot, machine, warned) in [
+        (201, "ovmf", "order=scsi0", "ide2", "pc", true),
+        (202, "ovmf", "order=scsi0;ide2", "ide2", "pc", false),
+        (203, "ovmf", "order=scsi0", "ide2", "q35", false),
+        (204, "ovmf", "order=scsi0", "scsi1", "pc", false),
+        (205, "seabios", "order=scsi0", "ide2", "pc", false),
+    ] {
+        let vm = node.qemu(vmid.to_string().parse().unwrap());
+        let options = proxmox_client::CreateVm::new()
+            .name(format!("t{vmid}"))
+            .set("bios", bios)
+            .set("machine", machine)
+            .set("agent", "1")
+            .set("net0", "virtio,bridge=vmbr0")
+            .set("scsi0", "local-lvm:8")
+            .set(slot, "local-lvm:cloudinit")
+            .set("boot", order);
+        for upid in [
+            vm.create(&options).await.unwrap(),
+            vm.convert_to_template().await.unwrap(),
+        ] {
+            let _ = lab.client.wait_task(&upid, wait()).await.unwrap();
+        }
+        let mut spec = spec(&lab);
+        spec.template = vmid.to_string();
+        let report = image_build::verify::preflight(&lab.client, &spec).await.unwrap();
+        assert!(report.is_ok(), "{report:?}");
+        let told = report
+            .findings
+            .iter()
+            .any(|finding| format!("{finding:?}").contains("--scsi1"));
+        assert_eq!(told, warned, "{bios} {order} {slot} {machine}: {report:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_template_without_cloud_init_or_network_is_refused() {
     let mut without = with_template(|spec| spec.cloud_init(None)).await;
     let chain = verify(&without, spec(&without)).await.0.unwrap_err().chain();
     assert!(
-        chain.contains("no cloud-init drive") && chain.contains("qm set VMID --ide2"),
+        chain.contains("no cloud-init drive") && chain.contains("qm set VMID --scsi1"),
         "{chain}"
     );
     without = Lab::start().await;

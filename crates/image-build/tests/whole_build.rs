@@ -75,7 +75,7 @@ async fn oemdrv_and_ssh_make_a_template() {
     assert_eq!(option("name"), "alma9-k3-node-amd64-v1.29.0-v1");
     assert_eq!(option("tags"), "k3simage;team-a;v1.29.0+k3s1");
     assert_eq!(option("boot"), "order=scsi0");
-    assert!(option("ide2").contains("cloudinit"), "{config:#?}");
+    assert!(option("scsi1").contains("cloudinit"), "{config:#?}");
     assert!(option("scsi0").contains("base-9000-disk-"), "{config:#?}");
     for part in [
         "For the tests.",
@@ -93,7 +93,9 @@ async fn oemdrv_and_ssh_make_a_template() {
         );
     }
     assert!(
-        !config.contains_key("reboot") && !config.contains_key("ide3"),
+        !["reboot", "ide2", "ide3"]
+            .iter()
+            .any(|option| config.contains_key(*option)),
         "{config:#?}"
     );
     let (vms, volumes) = lab.inventory();

@@ -38,8 +38,9 @@ const OLD_CPUS: &[&str] = &[
     "x86-64-v1",
 ];
 
-/// Most disks on one SCSI controller of PVE: `scsi0` to `scsi30`; and most network devices: `net0` to `net31`.
-const MAX_DISKS: usize = 31;
+/// Most disks on the SCSI bus of a PVE guest, `scsi0` to `scsi30`, with one place for the CD-ROM drive behind them; and most network
+/// devices: `net0` to `net31`.
+const MAX_DISKS: usize = 30;
 const MAX_NICS: usize = 32;
 /// A minimal AlmaLinux 9 with k3s takes some 6 GiB while it is installed and updated.
 const MIN_DISK_GIB: u64 = 10;
@@ -203,7 +204,7 @@ impl ImageSpec {
         if self.disks.is_empty() || self.disks.len() > MAX_DISKS {
             found.push(
                 Diagnostic::error("disks", format!("{} disks are not possible", self.disks.len()))
-                    .help("write 1 to 31"),
+                    .help("write 1 to 30"),
             );
         }
         for (index, disk) in self.disks.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proxmox_client::{Client, ConfigView, Content, Method, Net, NodeName, Resource, StorageId, VmConfig, Vmid};
+use proxmox_client::{Boot, Client, ConfigView, Content, Method, Net, NodeName, Resource, StorageId, VmConfig, Vmid};
 
 use super::grants::grants_on;
 use super::spec::{VerifySpec, address_of};
@@ -10,8 +10,38 @@ use crate::Error;
 use crate::plan::checks;
 use crate::plan::{Held, PlanReport};
 
-/// Places for the volume that tells the second clone what to do: the first that the template leaves free.
-const VOLUME_SLOTS: [&str; 8] = ["ide0", "ide1", "ide3", "sata0", "sata1", "sata2", "sata3", "sata5"];
+/// Places for the volume that tells the second clone what to do, in the order in which a free one is looked for: first on the disks'
+/// own bus, as that one's driver is there for sure; on IDE only where firmware leaves it on.
+fn volume_slots(config: &VmConfig) -> Vec<String> {
+    let disks_on_scsi = config
+        .drives()
+        .any(|(slot, drive)| slot.starts_with("scsi") && !drive.is_cdrom() && !drive.is_cloud_init());
+    let mut slots = Vec::new();
+    if disks_on_scsi {
+        slots.extend((0..=30).map(|index| format!("scsi{index}")));
+    }
+    slots.extend((0..=5).map(|index| format!("sata{index}")));
+    if !ide_is_off(config, "ide0") {
+        slots.extend((0..=3).map(|index| format!("ide{index}")));
+    }
+    slots
+}
+
+/// Whether a clone's Linux will not see this IDE drive. OVMF switches on only those channels of PVE's default machine that the boot
+/// order names a drive of, and Linux passes over one that is off. The machine q35 has no such channels.
+///
+/// # Source
+/// `piix_enable_bits` in Linux's `ata_piix.c`; seen with OVMF of Debian 12, on `ide2` with `order=scsi0`, and not with
+/// `order=scsi0;ide2`.
+fn ide_is_off(config: &VmConfig, slot: &str) -> bool {
+    let channel = |slot: &str| slot.strip_prefix("ide")?.parse::<u32>().ok().map(|index| index / 2);
+    let ovmf = config.get("bios") == Some("ovmf");
+    let q35 = config.get("machine").is_some_and(|machine| machine.contains("q35"));
+    let boot = config.boot().ok().flatten();
+    let order = boot.as_ref().map(Boot::devices).unwrap_or_default();
+    let off = channel(slot).is_some() && !order.iter().any(|named| channel(named) == channel(slot));
+    ovmf && !q35 && !order.is_empty() && off
+}
 
 /// The template, as far as a verification needs to know it.
 #[derive(Clone, Debug)]
@@ -27,7 +57,7 @@ pub(super) struct Template {
     /// Options that a clone must not inherit: what keeps it from being deleted, and what else cloud-init would be told.
     pub(super) drop: Vec<&'static str>,
     /// A free place for a CD-ROM drive.
-    pub(super) volume_slot: &'static str,
+    pub(super) volume_slot: String,
     /// Ids of all guests that could be seen, and where the search for free ones begins.
     pub(super) taken_vmids: BTreeSet<Vmid>,
     pub(super) next_vmid: Vmid,
@@ -175,15 +205,22 @@ async fn find(
 }
 
 /// Whether clones of it can be given a name, a key and an address; the place for the second one's volume.
-fn fit_for_clones(report: &mut PlanReport, spec: &VerifySpec, config: &VmConfig) -> Option<&'static str> {
-    if config.drives().any(|(_, drive)| drive.is_cloud_init()) {
-        report.ok("cloud-init", "cloud-init drive");
-    } else {
-        report.error(
+fn fit_for_clones(report: &mut PlanReport, spec: &VerifySpec, config: &VmConfig) -> Option<String> {
+    match config.drives().find(|(_, drive)| drive.is_cloud_init()) {
+        Some((slot, _)) if ide_is_off(config, slot) => report.warning(
+            "cloud-init",
+            format!(
+                "the cloud-init drive is at {slot}, which the firmware OVMF leaves switched off: a clone's Linux will hardly find it, \
+                 and then takes neither name nor keys"
+            ),
+            format!("move it: `qm set VMID --delete {slot}`, then `qm set VMID --scsi1 STORAGE:cloudinit`"),
+        ),
+        Some(_) => report.ok("cloud-init", "cloud-init drive"),
+        None => report.error(
             "cloud-init",
             "the template has no cloud-init drive, so that a clone cannot be given a key to log in with",
-            "build it with vm_cloud_init_storage_pool set, or add one: `qm set VMID --ide2 STORAGE:cloudinit`",
-        );
+            "build it with vm_cloud_init_storage_pool set, or add one: `qm set VMID --scsi1 STORAGE:cloudinit`",
+        ),
     }
     if config.net(0).ok().flatten().is_none() {
         report.error(
@@ -206,14 +243,11 @@ fn fit_for_clones(report: &mut PlanReport, spec: &VerifySpec, config: &VmConfig)
             "switch it on (`qm set VMID --agent 1`), or give each clone an address with --ipconfig",
         );
     }
-    let slot = VOLUME_SLOTS.into_iter().find(|slot| config.get(slot).is_none());
+    let slot = volume_slots(config).into_iter().find(|slot| config.get(slot).is_none());
     if slot.is_none() {
         report.error(
             "drives",
-            format!(
-                "the template leaves none of {} free for a CD-ROM drive",
-                VOLUME_SLOTS.join(", ")
-            ),
+            "the template leaves no place free for a CD-ROM drive that a clone would see",
             "remove a drive that clones do not need",
         );
     }

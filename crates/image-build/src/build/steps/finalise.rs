@@ -26,16 +26,14 @@ impl Step<Context> for Finalise {
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
         still_alone(context).await?;
         let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
-        let mut update = VmConfigUpdate::new().boot(&order);
+        let mut update = VmConfigUpdate::new().boot(&order).delete(slots::INSTALLER);
         let mut summary = vec![format!("boots from {}", slots::SYSTEM_DISK)];
-        match &context.spec.cloud_init {
-            Some(storage) => {
-                summary.push(format!("cloud-init drive on {storage}"));
-                if !has_cloud_init(context).await? {
-                    update = update.disk(slots::CLOUD_INIT, &Drive::cloud_init(storage));
-                }
+        let slot = slots::behind_disks(context.spec.disks.len());
+        if let Some(storage) = &context.spec.cloud_init {
+            summary.push(format!("cloud-init drive on {storage}"));
+            if !has_cloud_init(context, &slot).await? {
+                update = update.disk(slot, &Drive::cloud_init(storage));
             }
-            None => update = update.delete(slots::INSTALLER),
         }
         let keeper = Arc::clone(context.keeper()?);
         keeper
@@ -53,7 +51,7 @@ impl Step<Context> for Finalise {
 }
 
 /// Whether a builder that died here had put the drive in: a second one would be made beside it.
-async fn has_cloud_init(context: &Context) -> Result<bool, Error> {
+async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
     if context.resumed.is_none() {
         return Ok(false);
     }
@@ -62,9 +60,7 @@ async fn has_cloud_init(context: &Context) -> Result<bool, Error> {
         "reading the configuration of vm {}",
         context.vmid()?
     )))?;
-    Ok(config
-        .get(slots::CLOUD_INIT)
-        .is_some_and(|drive| drive.contains("cloudinit")))
+    Ok(config.get(slot).is_some_and(|drive| drive.contains("cloudinit")))
 }
 
 /// Refuses when someone else has taken the name since preflight. Two builds of the same name that see each other are told

@@ -165,7 +165,8 @@ async fn log_in(
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= REFUSED_LOGIN_LIMIT {
                     return Err(Error::guest(format!(
-                        "{attempt} with the key that cloud-init was told (is cloud-init in the image, and enabled?)"
+                        "{attempt} with the key that cloud-init was told (is cloud-init in the image, enabled, and its drive where the system \
+                         sees it?)"
                     ))(error));
                 }
             }

@@ -92,7 +92,7 @@ async fn attach(context: &mut Context, volume: &ConfigVolume) -> Result<(), Erro
         Err(_) if context.cancel.is_cancelled() => return Err(Error::Cancelled),
         Err(error) => return Err(Error::api(what)(error)),
     }
-    let update = VmConfigUpdate::new().disk(template.volume_slot, &Drive::cdrom(&volid));
+    let update = VmConfigUpdate::new().disk(template.volume_slot.as_str(), &Drive::cdrom(&volid));
     let clone = context.clone_at(1)?;
     clone.machine.update("attaching the volume K3SIMAGE", &update).await
 }
