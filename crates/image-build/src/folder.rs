@@ -4,6 +4,7 @@ mod files;
 mod iso;
 mod spec;
 mod template;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 

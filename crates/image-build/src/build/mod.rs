@@ -28,4 +28,5 @@ pub(crate) use pace::Pace;
 pub(crate) use reservation::Reservation;
 pub(crate) use runner::{Control, OnFailure, Runs, run as run_steps};
 pub(crate) use step::Step;
+pub(crate) use steps::needs_medium;
 pub(crate) use vm::{destroy, destroy_volume, may_pass};

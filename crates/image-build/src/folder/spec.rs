@@ -38,6 +38,8 @@ pub(super) fn read(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Resu
     set(&mut spec.installer.iso_storage, storage);
     delivery(&mut spec, reader);
     communicator(&mut spec, reader);
+    let files = super::uploads::read(dir, reader);
+    spec.provisioners.extend(files.into_iter().map(ProvisionerSpec::File));
     scripts(dir, &mut spec, reader)?;
     match kickstart_source(dir, values, reader)? {
         Some(source) => spec.installer.kickstart = source,

@@ -10,13 +10,15 @@ use super::checks::suggestion;
 use super::report::PlanReport;
 use super::survey::InstallerIso;
 use crate::Error;
+use crate::build::needs_medium;
 use crate::checksum_list::{self, FetchError, Fetcher};
 use crate::spec::{Delivery, ImageSpec, IsoChecksum, IsoSource};
 use crate::text::human_bytes;
 
 /// Whether the build puts a file on the ISO storage.
 pub(super) fn writes_isos(spec: &ImageSpec) -> bool {
-    spec.installer.delivery == Delivery::Oemdrv || !matches!(spec.installer.iso, IsoSource::Volid(_))
+    let own_volume = spec.installer.delivery == Delivery::Oemdrv || needs_medium(spec);
+    own_volume || !matches!(spec.installer.iso, IsoSource::Volid(_))
 }
 
 /// Finds the installer, or how to bring it.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proxmox_client::{Client, Permissions};
 use serde::Serialize;
 
+use crate::build::needs_medium;
 use crate::communicator::goes_by_agent;
 use crate::spec::{Delivery, ImageSpec, IsoSource};
 
@@ -36,7 +37,7 @@ impl Needs {
     /// What a build of this spec does that needs a privilege.
     pub(crate) fn of(spec: &ImageSpec, pve_major: u32) -> Self {
         let by_agent = goes_by_agent(spec);
-        let oemdrv = spec.installer.delivery == Delivery::Oemdrv;
+        let own_volume = spec.installer.delivery == Delivery::Oemdrv || needs_medium(spec);
         Self {
             pve_major,
             types_keys: spec
@@ -48,8 +49,8 @@ impl Needs {
             agent_exec: by_agent,
             cloud_init: spec.cloud_init.is_some(),
             downloads: matches!(spec.installer.iso, IsoSource::Url { .. }),
-            uploads: oemdrv || matches!(spec.installer.iso, IsoSource::File { .. }),
-            deletes_iso: oemdrv,
+            uploads: own_volume || matches!(spec.installer.iso, IsoSource::File { .. }),
+            deletes_iso: own_volume,
         }
     }
 }

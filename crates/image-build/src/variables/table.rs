@@ -117,6 +117,7 @@ pub const VARIABLES: &[VariableInfo] = table! {
         tags: TextList = Some("[]"), "tags of the template beside the build's own; lower-case letters, digits, `-`, `_`, `.` and `+`";
         scripts: TextList = Some("[\"os-update.sh\", \"guest-agent.sh\", \"k3s-install.sh\", \"hardening-oscap.sh\"]"),
             "scripts of `scripts/` to run in the guest, in this order; `seal.sh` runs after them";
+        files: TextList = Some("[]"), "files of the folder to put into the guest before the scripts run: `PATH=DESTINATION`, or `PATH=DESTINATION,MODE`";
         script_timeout: Text = Some("\"30m\""), "limit of one script; a script that passes it ends the build";
         expect_disconnect: TextList = Some("[]"), "those of `scripts` that may end the connection, as by a reboot: the build goes on when the guest answers again";
     }

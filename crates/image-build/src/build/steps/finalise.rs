@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use proxmox_client::{Boot, ConfigView, Drive, VmConfigUpdate};
 
+use super::medium::needs_medium;
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::description::{BUILD_TAG_PREFIX, IMAGE_TAG};
@@ -34,6 +35,8 @@ impl Step<Context> for Finalise {
             if !has_cloud_init(context, &slot).await? {
                 update = update.disk(slot, &Drive::cloud_init(storage));
             }
+        } else if needs_medium(&context.spec) {
+            update = update.delete(slot);
         }
         let keeper = Arc::clone(context.keeper()?);
         keeper

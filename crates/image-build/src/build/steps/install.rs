@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use proxmox_client::{ConfigView, Drive, VmConfigUpdate, VmStatus};
 
 use super::media::{http_values, remove_volumes};
+use super::medium::needs_medium;
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::event::Unit;
@@ -88,6 +89,11 @@ impl Step<Context> for Install {
             .disk(slots::INSTALLER, &Drive::empty_cdrom());
         if context.media()?.oemdrv.is_some() {
             update = update.delete(slots::OEMDRV);
+        }
+        if needs_medium(&context.spec) {
+            // Plugged in while the VM is off: a medium can be changed later, a drive could not be added.
+            let slot = slots::behind_disks(context.spec.disks.len());
+            update = update.disk(slot, &Drive::empty_cdrom());
         }
         // One call: that `reboot` is back says to whoever goes on with this build that the installation is through.
         context.update_vm("taking the installation media out", &update).await?;

@@ -149,7 +149,7 @@ async fn installer(context: &mut Context, summary: &mut Vec<String>) -> Result<V
 }
 
 /// Uploads a file. What belongs to this build alone is to be noted as created before.
-async fn send(context: &mut Context, volid: &VolId, upload: &Upload) -> Result<(), Error> {
+pub(super) async fn send(context: &mut Context, volid: &VolId, upload: &Upload) -> Result<(), Error> {
     let node: NodeName = context.spec.node.clone();
     let what = format!("uploading {volid}");
     let told_percent = AtomicU64::new(0);

@@ -7,6 +7,7 @@ mod finalise;
 mod install;
 mod manifest;
 mod media;
+mod medium;
 mod preflight;
 mod provision;
 mod publish;
@@ -16,6 +17,7 @@ mod shut_down;
 mod template;
 
 pub(super) use finalise::template_tags;
+pub(crate) use medium::needs_medium;
 
 use std::path::PathBuf;
 

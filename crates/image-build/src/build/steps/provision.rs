@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::come_back::{Boot, come_back, powered_off};
+use super::medium::{bring, goes_by_medium};
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::event::Unit;
@@ -12,6 +13,7 @@ use crate::build::resume::Point;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{Command, Communicator, OutputStream, goes_by_agent};
 use crate::provision::{Provisioner, Workplace, from_spec};
+use crate::spec::ProvisionerSpec;
 
 /// Runs what the image asks for inside the guest.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Step<Context> for Provision {
             } else {
                 None
             };
-            let mut summary = run_one(context, provisioner.as_ref(), false).await?;
+            let mut summary = run_or_bring(context, done, provisioner.as_ref()).await?;
             if let Some(boot) = boot
                 && let Some(after) = come_back(context, provisioner.name(), &boot).await?
             {
@@ -71,6 +73,17 @@ impl Step<Context> for Provision {
             summaries.join("; ")
         })
     }
+}
+
+/// Runs one of the spec's provisioners; a file that is too large for the agent is brought on a medium.
+async fn run_or_bring(context: &mut Context, index: usize, provisioner: &dyn Provisioner) -> Result<String, Error> {
+    let spec = context.spec.provisioners.get(index).cloned();
+    if let Some(ProvisionerSpec::File(file)) = spec.filter(|spec| goes_by_medium(&context.spec, spec))
+        && let Some(summary) = bring(context, &file).await?
+    {
+        return Ok(summary);
+    }
+    run_one(context, provisioner, false).await
 }
 
 /// Variables that every script of the build gets.

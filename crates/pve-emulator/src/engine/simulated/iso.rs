@@ -6,6 +6,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
+use super::files::Content;
+
 const SECTOR: usize = 2048;
 /// Descriptors begin here; a few suffice, the set is closed by type 255.
 const FIRST_DESCRIPTOR: u64 = 16;
@@ -14,6 +18,8 @@ const MAX_DESCRIPTORS: u64 = 32;
 const MAX_DIRECTORY: u32 = 1 << 20;
 /// A kickstart larger than this is none.
 const MAX_FILE: u32 = 4 << 20;
+/// Bytes that are hashed at a time.
+const PART_BYTES: usize = 256 * 1024;
 
 /// A directory or file as a directory record points to it.
 #[derive(Clone, Copy, Debug)]
@@ -116,24 +122,45 @@ impl<R: Read + Seek> Iso<R> {
         Ok(None)
     }
 
-    /// The files at the top of the volume with their bytes, by their longest name: that of Rock Ridge or Joliet where there is one.
+    /// The files at the top of the volume, by their longest name: that of Rock Ridge or Joliet where there is one. Of a file larger than
+    /// `keep` bytes only size and SHA-256 are read.
     ///
     /// # Errors
-    /// The volume is damaged, or a file larger than any kickstart.
-    pub(super) fn files(&mut self) -> io::Result<Vec<(String, Vec<u8>)>> {
+    /// The volume is damaged.
+    pub(super) fn files(&mut self, keep: u64) -> io::Result<Vec<(String, Content)>> {
         let Some((names, root)) = self.trees.first().copied() else {
             return Ok(Vec::new());
         };
         let mut files = Vec::new();
         for (name, extent) in self.entries(names, root)? {
-            if extent.bytes > MAX_FILE {
-                return Err(invalid("file too large"));
-            }
             if let (Some(name), false) = (name.last(), extent.is_dir) {
-                files.push((name.clone(), self.bytes(extent)?));
+                let content = if u64::from(extent.bytes) > keep {
+                    self.digest(extent)?
+                } else {
+                    Content::Bytes(self.bytes(extent)?.into())
+                };
+                files.push((name.clone(), content));
             }
         }
         Ok(files)
+    }
+
+    fn digest(&mut self, extent: Extent) -> io::Result<Content> {
+        self.source
+            .seek(SeekFrom::Start(u64::from(extent.sector) * SECTOR as u64))?;
+        let mut hash = Sha256::new();
+        let mut part = vec![0; PART_BYTES];
+        let mut left = extent.bytes as usize;
+        while left > 0 {
+            let part = &mut part[..left.min(PART_BYTES)];
+            self.source.read_exact(part)?;
+            hash.update(&*part);
+            left -= part.len();
+        }
+        Ok(Content::Digest {
+            size: extent.bytes.into(),
+            sha256: hex::encode(hash.finalize()),
+        })
     }
 
     fn bytes(&mut self, extent: Extent) -> io::Result<Vec<u8>> {

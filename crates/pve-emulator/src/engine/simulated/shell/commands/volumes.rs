@@ -1,5 +1,6 @@
 //! Media in the CD-ROM drives, and k3s's own command.
 
+use crate::engine::simulated::files::Kind;
 use crate::engine::simulated::k3s;
 use crate::engine::simulated::shell::Shell;
 use crate::engine::simulated::shell::io::Io;
@@ -59,15 +60,17 @@ impl Shell {
         let files = device
             .strip_prefix(BY_LABEL)
             .and_then(|label| self.host.medium(label))
-            .and_then(|mut iso| iso.files().ok());
+            .and_then(|mut iso| iso.files(self.host.keep_file_bytes).ok());
         let Some(files) = files else {
             io.stderr
                 .line(format!("mount: {folder}: {device} is not a valid block device."));
             return 32;
         };
         let mut system = self.host.system();
-        for (name, bytes) in files {
-            system.files.put(&format!("{path}/{name}"), bytes, 0o444);
+        for (name, content) in files {
+            system
+                .files
+                .insert(format!("{path}/{name}"), Kind::File(content), 0o444, "root");
         }
         0
     }
