@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -70,9 +72,35 @@ def bios_oemdrv_ssh(site: Site) -> Outcome:
     return outcome
 
 
+LOOK = r"""#!/usr/bin/env bash
+# Looks at the file that was brought, and takes it away.
+set -euo pipefail
+file=/opt/e2e-file
+printf '%s  %s\n' '@SUM@' "${file}" | sha256sum --check --quiet
+[[ "$(stat -c '%a %U' "${file}")" == '600 root' ]]
+rm "${file}"
+"""
+
+FILE_MIB = 16
+
+
 def uefi_oemdrv_agent(site: Site) -> Outcome:
-    """The API is the only way in."""
-    return _on_a_cluster(site, EXAMPLE, vm_bios="ovmf", communicator="agent")
+    """The API is the only way in, for a large file too."""
+    folder = site.results / "folder"
+    subprocess.run([COMMAND, "init", str(folder), "--quiet"], check=True, timeout=600)
+    content = os.urandom(FILE_MIB << 20)
+    (folder / "large").write_bytes(content)
+    (folder / "scripts/look.sh").write_text(LOOK.replace("@SUM@", hashlib.sha256(content).hexdigest()))
+    outcome = _on_a_cluster(
+        site,
+        folder,
+        vm_bios="ovmf",
+        communicator="agent",
+        files='["large=/opt/e2e-file,0600"]',
+        scripts="[" + ", ".join(f'"{name}"' for name in ["look.sh", *SCRIPTS]) + "]",
+    )
+    shutil.rmtree(folder)
+    return outcome
 
 
 def bios_http_typed(site: Site) -> Outcome:
