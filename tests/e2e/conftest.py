@@ -71,4 +71,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for row in rows:
         cells = [f"{dict(TIMES[name].steps()).get(row, 0.0):.1f}" for name in names]
         terminalreporter.write_line(f"| {row} | {' | '.join(cells)} |")
+    shares = {name: (TIMES[name].waiting(), TIMES[name].seconds) for name in names if TIMES[name].code == 0}
+    cells = [f"{shares[name][0]:.1f} ({shares[name][0] / shares[name][1]:.1%})" if name in shares else "" for name in names]
+    terminalreporter.write_line(f"| ours, at most | {' | '.join(cells)} |")
     terminalreporter.write_line(f"| whole | {' | '.join(f'{TIMES[name].seconds:.1f}' for name in names)} |")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,20 @@ GUESTS = range(0x7F400000, 0x7F800000)
 
 PATIENCE_S = 3600
 """One build: some minutes on two idle cores without KVM; a busy machine may take many times that."""
+
+
+GUESTS_STEPS = {"install", "connect", "provision", "seal", "shut_down"}
+SETTLE_S = 1.25
+"""How long a menu has to rest until a key is typed, and the look that sees it: SETTLED and LOOK of build/steps/install/menu.rs."""
+LOOK_S = 2.0
+"""Longest pause of a wait: LONGEST of build/pace.rs."""
+AGENT_LOOK_S = 1.0
+"""Longest pause between looks at a running command: LONGEST_LOOK of communicator/agent/run.rs."""
+
+
+def _moment(event: dict[str, Any]) -> datetime:
+    # Python 3.11 reads six digits behind the point; there are nine, or as many as are not zero.
+    return datetime.fromisoformat(event["time"].rstrip("Z")[:26]).replace(tzinfo=UTC)
 
 
 class Mirror(ThreadingHTTPServer):
@@ -150,6 +165,29 @@ class Built:
 
     def steps(self) -> list[tuple[str, float]]:
         return [(event["step"], event["seconds"]) for event in self.events if event["event"] == "step_finished"]
+
+    def waiting(self) -> float:
+        """The most that our own waiting and our own work can have added to what the guest did, in seconds.
+
+        All of the steps in which no guest works; what passed between a guest's last word and the end of a step; and where a guest
+        says nothing at the end, the longest pause between two looks for each wait.
+        """
+        ours = [seconds for step, seconds in self.steps() if step not in GUESTS_STEPS]
+        silent = SETTLE_S + LOOK_S * (1 if self._by_agent() else 2)
+        if self._by_agent():
+            silent += AGENT_LOOK_S * len([step for step in self.steps() if step[0] == "seal"])
+            silent += AGENT_LOOK_S * len(self.step("provision")["summary"].split("; "))
+        silent += 2 * LOOK_S * self.step("provision")["summary"].count("rebooted in")
+        return sum(ours) + self._after("install", "Installation complete") + self._after("shut_down", "reboot: Power down") + silent
+
+    def _by_agent(self) -> bool:
+        return self.step("connect")["summary"].startswith("guest agent")
+
+    def _after(self, step: str, words: str) -> float:
+        """Seconds from a line of the console to the end of its step."""
+        told = [event for event in self.events if event["event"] == "log" and event["step"] == step and words in event["line"]]
+        assert told, f"the guest does not say {words!r}"
+        return (_moment(self.step(step)) - _moment(told[-1])).total_seconds()
 
     def lines(self, source: str) -> list[str]:
         return [event["line"] for event in self.events if event["event"] == "log" and event["source"] == source]

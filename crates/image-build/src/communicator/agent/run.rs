@@ -14,7 +14,7 @@ use crate::communicator::{Command, CommunicatorError, ExitStatus};
 
 /// Pauses between looks at a running command: short first, since most commands are.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
-pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(1);
 /// How often the files of a running command are read; each time is at least four requests: two programs are started and looked at.
 const SPOOL_EVERY: Duration = Duration::from_secs(3);
 /// Most bytes that are read from a file at a time. The agent keeps 16 MiB of a program's output and drops the rest.
