@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Lab, story};
 use image_build::spec::{Bios, CommunicatorKind, FileContent, FileSpec, ImageSpecBuilder, ProvisionerSpec, ShellSpec};
@@ -116,26 +117,55 @@ async fn without_a_cloud_init_drive_the_drive_for_media_goes() {
     );
 }
 
+/// Whether the file's own volume is being sent.
+fn sends_the_file(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Progress { step, note, .. } if step == "provision" && note == "uploading")
+}
+
+/// Whether the provisioners begin.
+fn provision_begins(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::StepStarted { step } if step == "provision")
+}
+
 #[tokio::test]
 async fn a_medium_that_cannot_be_brought_makes_way_for_pieces() {
-    let (upload, config) = ("/nodes/*/storage/*/upload", "/nodes/*/qemu/*/config");
+    type Moment = fn(&EventKind) -> bool;
     let full = FaultAction::Task(TaskFault::Fails("No space left on device".into()));
     let refused = FaultAction::Status(500, "unable to change the medium".into());
-    for (method, path, skip, action, words) in [
-        ("POST", upload, 1, full, "No space left on device"),
-        ("PUT", config, 1, refused, "unable to change the medium"),
-    ] {
+    let cases: [(Moment, &str, &str, FaultAction, &str); 2] = [
+        (
+            provision_begins,
+            "POST",
+            "/nodes/*/storage/*/upload",
+            full,
+            "No space left on device",
+        ),
+        (
+            sends_the_file,
+            "PUT",
+            "/nodes/*/qemu/*/config",
+            refused,
+            "unable to change the medium",
+        ),
+    ];
+    for (moment, method, path, action, words) in cases {
         let (lab, large) = (Lab::start().await, Large::new());
-        lab.pve.fault(Fault {
-            when: FaultMatch::PathAfter {
-                method: method.to_owned(),
-                path: path.to_owned(),
-                skip,
-            },
-            action,
-            times: 1,
-        });
-        let (ended, seen) = lab.build(large.spec(&lab).build().unwrap()).await;
+        let injected = AtomicBool::new(false);
+        // Earlier calls of the kind are the installation's, and their number is nobody's promise.
+        let when = |kind: &EventKind| {
+            if moment(kind) && !injected.swap(true, Ordering::Relaxed) {
+                lab.pve.fault(Fault {
+                    when: FaultMatch::Path {
+                        method: method.to_owned(),
+                        path: path.to_owned(),
+                    },
+                    action: action.clone(),
+                    times: 1,
+                });
+            }
+            false
+        };
+        let (ended, seen) = lab.build_until(large.spec(&lab).build().unwrap(), when).await;
         ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
         let warned = warnings(&seen);
         assert!(
@@ -158,12 +188,7 @@ async fn a_cancel_in_the_middle_leaves_nothing() {
     let (lab, large) = (Lab::start().await, Large::new());
     let before = lab.inventory();
     let spec = large.spec(&lab).build().unwrap();
-    let (ended, seen) = lab
-        .build_until(
-            spec,
-            |kind| matches!(kind, EventKind::Progress { step, note, .. } if step == "provision" && note == "uploading"),
-        )
-        .await;
+    let (ended, seen) = lab.build_until(spec, sends_the_file).await;
     let error = ended.unwrap_err();
     assert!(error.is_cancelled(), "{}\n{}", error.chain(), story(&seen));
     assert_eq!(lab.inventory(), before);
