@@ -102,7 +102,7 @@ def test_nothing_but_the_api_was_spoken_to(way: str, outcome: Outcome) -> None:
 def test_a_large_file_came_on_a_medium(way: str, outcome: Outcome) -> None:
     """That it is the same file a script has looked at in the guest."""
     summary = outcome.built.step("provision")["summary"]
-    assert summary.startswith("large to /opt/e2e-file, 16.0 MiB on a medium in "), summary
+    assert summary.startswith("large to /opt/e2e-file, 16 MiB on a medium in "), summary
 
 
 @ways("http")
