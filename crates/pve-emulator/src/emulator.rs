@@ -10,6 +10,7 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use builder::EmulatorBuilder;
 pub use node::{NodeHandle, node_names};
@@ -166,6 +167,17 @@ impl Emulator {
             path: path.to_owned(),
         };
         self.fault(Fault { when, action, times: 1 });
+    }
+
+    /// How many faults wait for their call. Those that happen always are never spent.
+    pub fn waiting_faults(&self) -> usize {
+        self.world().faults.count()
+    }
+
+    /// Sets the clock that its answers show (`Date`) forward by whole seconds, and no other: what a client counts by the server's
+    /// time is over so much sooner.
+    pub fn advance_clock(&self, by: Duration) {
+        self.server.advance_clock(by);
     }
 
     /// Takes a plan in the place of all faults that wait, and brings the nodes into the state that it says: those that it

@@ -122,6 +122,10 @@ impl Faults {
         self.waiting().push(fault);
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.waiting().len()
+    }
+
     /// Puts these in the place of all that wait.
     pub(crate) fn replace(&self, faults: Vec<Fault>) {
         *self.waiting() = faults;

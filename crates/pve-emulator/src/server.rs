@@ -64,6 +64,8 @@ pub(crate) struct Server {
     records: Mutex<VecDeque<RequestRecord>>,
     half_open: Arc<HalfOpen>,
     panics: AtomicU64,
+    /// How far the clock that answers show is ahead, in seconds.
+    clock_ahead: AtomicU64,
 }
 
 /// Waits until a node is offline, or until it is online; `false` when nobody tells any more.
@@ -84,7 +86,13 @@ impl Server {
             records: Mutex::default(),
             half_open: Arc::default(),
             panics: AtomicU64::new(0),
+            clock_ahead: AtomicU64::new(0),
         }
+    }
+
+    /// Sets the clock that answers show forward.
+    pub(crate) fn advance_clock(&self, by: Duration) {
+        self.clock_ahead.fetch_add(by.as_secs(), Ordering::Relaxed);
     }
 
     pub(crate) fn records(&self) -> Vec<RequestRecord> {

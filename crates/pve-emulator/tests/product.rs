@@ -427,6 +427,67 @@ async fn tasks_fail_warn_and_hang_on_demand() {
 }
 
 #[tokio::test]
+async fn what_was_stopped_before_it_began_leaves_nothing() {
+    let pve = builder().start().await.unwrap();
+    let api = Api::of(&pve);
+    assert_eq!(api.make_vm("pve", "100").await.0, "OK");
+    let before = pve.volids("pve");
+    for (path, form, exit) in [
+        (
+            "/nodes/pve/qemu",
+            ("vmid", "101"),
+            "unable to create VM 101 - received interrupt",
+        ),
+        (
+            "/nodes/pve/qemu/100/clone",
+            ("newid", "101"),
+            "clone failed: received interrupt",
+        ),
+    ] {
+        pve.fail_next("POST", path, FaultAction::Task(TaskFault::Hangs));
+        let upid = api.data("POST", path, &[form]).await;
+        assert_eq!(pve.vmids(), [100, 101], "{path}");
+        let task = utf8_percent_encode(upid.as_str().unwrap(), NON_ALPHANUMERIC).to_string();
+        api.data("DELETE", &format!("/nodes/pve/tasks/{task}"), &[]).await;
+        assert_eq!(api.end_of(&upid).await.0, exit);
+        assert_eq!((pve.vmids(), pve.volids("pve")), (vec![100], before.clone()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_volume_deleted_with_a_warning_is_deleted() {
+    let pve = builder().start().await.unwrap();
+    let api = Api::of(&pve);
+    let volume = "/nodes/pve/storage/local/content/local:iso%2Fa.iso?delay=5";
+    for (fault, status) in [
+        (TaskFault::Warns("it smells".into()), 200),
+        (TaskFault::Fails("read-only file system".into()), 500),
+    ] {
+        pve.add_file("local", "iso", "a.iso", b"bytes").unwrap();
+        pve.fail_next("DELETE", "/nodes/pve/storage/local/content/*", FaultAction::Task(fault));
+        assert_eq!(api.call("DELETE", volume, &[]).await.status, status);
+        assert_eq!(pve.volids("pve").is_empty(), status == 200);
+    }
+}
+
+#[tokio::test]
+async fn the_clock_of_the_answers_goes_forward() {
+    let pve = builder().start().await.unwrap();
+    let api = Api::of(&pve);
+    let date = async || {
+        let reply = api.call("GET", "/version", &[]).await;
+        httpdate::parse_http_date(reply.header("date").unwrap()).unwrap()
+    };
+    let before = date().await;
+    pve.advance_clock(Duration::from_secs(3600));
+    let ahead = date().await.duration_since(before).unwrap();
+    assert!(
+        ahead >= Duration::from_secs(3600) && ahead < Duration::from_secs(3600) + PATIENCE,
+        "{ahead:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_call_waits_for_the_test_that_holds_it() {
     let pve = builder().start().await.unwrap();
     let api = Api::of(&pve);

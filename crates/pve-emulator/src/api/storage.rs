@@ -344,7 +344,7 @@ async fn delete(call: Call) -> Outcome {
         && task.wait(Duration::from_secs(delay)).await
     {
         return match task.end() {
-            Some((_, exit)) if exit == "OK" => Ok(Answer::null()),
+            Some((_, exit)) if exit == "OK" || exit.starts_with("WARNINGS: ") => Ok(Answer::null()),
             Some((_, exit)) => Err(Failure::die(exit)),
             None => Ok(upid.into()),
         };

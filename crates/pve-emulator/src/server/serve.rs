@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
-use http::header::TRANSFER_ENCODING;
-use http::{Method, Request, Response};
+use http::header::{DATE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
@@ -130,8 +130,21 @@ impl Server {
             }
             records.push_back(record);
         }
-        let response = compress(response.ok_or(HangUp)?, &headers).await;
+        let mut response = compress(response.ok_or(HangUp)?, &headers).await;
+        self.date(response.headers_mut());
         Ok(if half { cut(response).await } else { whole(response) })
+    }
+
+    /// The time, where the server's clock was set forward; else the one of this machine, which every answer gets.
+    fn date(&self, headers: &mut HeaderMap) {
+        let ahead = Duration::from_secs(self.clock_ahead.load(Ordering::Relaxed));
+        if ahead.is_zero() {
+            return;
+        }
+        let time = SystemTime::now().checked_add(ahead).map(httpdate::fmt_http_date);
+        if let Some(date) = time.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            headers.insert(DATE, date);
+        }
     }
 
     /// Joins a websocket with the port that its ticket is for.

@@ -122,36 +122,39 @@ async fn clone(call: Call) -> Outcome {
             .map_or_else(|| format!("Copy-of-VM-{vmid}"), |n| format!("Copy-of-VM-{n}"))
     });
     let description = call.params.text("description");
-    let task = call.task("qmclone", &vmid.to_string(), |world, worker| async move {
-        worker.log(format!("creating a clone of VM {vmid} with ID {newid}"));
+    let task = call.task("qmclone", &vmid.to_string(), |world, worker| {
+        // Before its work begins: one that is stopped earlier leaves nothing either.
         let mut unfinished = Unfinished::new(&world, &worker, &new_node, newid);
-        let lock = world.lock_vm(vmid).await;
-        let _lock = lock.map_err(|error| format!("clone failed: {error}"))?;
-        world.spend(Duration::from_millis(500)).await;
-        let copy = Copy {
-            world: &world,
-            worker: &worker,
-            node: &node,
-            newid,
-            full,
-            storage,
-            format,
-        };
-        let copied = match worker.refused() {
-            Ok(()) => copy.config(source, &mut unfinished.made).await,
-            Err(error) => Err(error),
-        };
-        let mut config = copied.map_err(|error| format!("clone failed: {error}"))?;
-        config.insert("name".into(), name);
-        if let Some(description) = description {
-            config.insert("description".into(), description.trim_end_matches('\n').to_owned());
+        async move {
+            worker.log(format!("creating a clone of VM {vmid} with ID {newid}"));
+            let lock = world.lock_vm(vmid).await;
+            let _lock = lock.map_err(|error| format!("clone failed: {error}"))?;
+            world.spend(Duration::from_millis(500)).await;
+            let copy = Copy {
+                world: &world,
+                worker: &worker,
+                node: &node,
+                newid,
+                full,
+                storage,
+                format,
+            };
+            let copied = match worker.refused() {
+                Ok(()) => copy.config(source, &mut unfinished.made).await,
+                Err(error) => Err(error),
+            };
+            let mut config = copied.map_err(|error| format!("clone failed: {error}"))?;
+            config.insert("name".into(), name);
+            if let Some(description) = description {
+                config.insert("description".into(), description.trim_end_matches('\n').to_owned());
+            }
+            world.change_machine(newid, |m| m.config = config);
+            unfinished.finish();
+            if let Some(pool) = pool {
+                world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(newid)));
+            }
+            Ok(())
         }
-        world.change_machine(newid, |m| m.config = config);
-        unfinished.finish();
-        if let Some(pool) = pool {
-            world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(newid)));
-        }
-        Ok(())
     });
     Ok(upid(task))
 }

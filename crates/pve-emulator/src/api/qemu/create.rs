@@ -137,59 +137,62 @@ async fn create(call: Call) -> Outcome {
     }
     let start = call.params.flag("start") == Some(true);
     let who = call.who.clone();
-    let task = call.task("qmcreate", &vmid.to_string(), |world, worker| async move {
+    let task = call.task("qmcreate", &vmid.to_string(), |world, worker| {
+        // Before its work begins: one that is stopped earlier leaves nothing either.
         let mut unfinished = Unfinished::new(&world, &worker, &node, vmid);
-        let lock = world.lock_vm(vmid).await;
-        let _lock = lock.map_err(|error| format!("unable to create VM {vmid} - {error}"))?;
-        world.spend(Duration::from_millis(300)).await;
-        let mut failed = worker.refused().err();
-        // A medium that is missing fails before anything is made.
-        for plan in plans.values() {
-            if let drive::Plan::Existing { volid, .. } = plan
-                && world.storages().find(&node, volid).is_none()
-            {
-                failed = Some(format!("volume '{volid}' does not exist"));
-            }
-        }
-        for (key, plan) in &plans {
-            if failed.is_some() {
-                break;
-            }
-            match drive::realise(&world, &node, vmid, key, plan, Some(&worker), &mut unfinished.made).await {
-                Ok(text) => {
-                    config.insert(key.clone(), text);
+        async move {
+            let lock = world.lock_vm(vmid).await;
+            let _lock = lock.map_err(|error| format!("unable to create VM {vmid} - {error}"))?;
+            world.spend(Duration::from_millis(300)).await;
+            let mut failed = worker.refused().err();
+            // A medium that is missing fails before anything is made.
+            for plan in plans.values() {
+                if let drive::Plan::Existing { volid, .. } = plan
+                    && world.storages().find(&node, volid).is_none()
+                {
+                    failed = Some(format!("volume '{volid}' does not exist"));
                 }
-                Err(error) => failed = Some(error),
             }
-        }
-        if let Some(error) = failed {
-            return Err(format!("unable to create VM {vmid} - {error}"));
-        }
-        if !config.contains_key("boot") {
-            config.insert("boot".into(), boot_text(&default_boot(&config)));
-        }
-        config.entry("vmgenid".into()).or_insert_with(uuid);
-        match config.get_mut("smbios1") {
-            None => {
-                config.insert("smbios1".into(), format!("uuid={}", uuid()));
+            for (key, plan) in &plans {
+                if failed.is_some() {
+                    break;
+                }
+                match drive::realise(&world, &node, vmid, key, plan, Some(&worker), &mut unfinished.made).await {
+                    Ok(text) => {
+                        config.insert(key.clone(), text);
+                    }
+                    Err(error) => failed = Some(error),
+                }
             }
-            Some(text) if !text.contains("uuid=") => *text = format!("uuid={},{text}", uuid()),
-            Some(_) => {}
+            if let Some(error) = failed {
+                return Err(format!("unable to create VM {vmid} - {error}"));
+            }
+            if !config.contains_key("boot") {
+                config.insert("boot".into(), boot_text(&default_boot(&config)));
+            }
+            config.entry("vmgenid".into()).or_insert_with(uuid);
+            match config.get_mut("smbios1") {
+                None => {
+                    config.insert("smbios1".into(), format!("uuid={}", uuid()));
+                }
+                Some(text) if !text.contains("uuid=") => *text = format!("uuid={},{text}", uuid()),
+                Some(_) => {}
+            }
+            config.insert(
+                "meta".into(),
+                format!("creation-qemu={},ctime={}", world.settings.edition.qemu(), now()),
+            );
+            world.change_machine(vmid, |machine| machine.config = config);
+            unfinished.finish();
+            if let Some(pool) = pool {
+                world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(vmid)));
+            }
+            if start {
+                worker.log("Execute autostart");
+                power::spawn_start(&world, &node, vmid, &who, power::StartOptions::default());
+            }
+            Ok(())
         }
-        config.insert(
-            "meta".into(),
-            format!("creation-qemu={},ctime={}", world.settings.edition.qemu(), now()),
-        );
-        world.change_machine(vmid, |machine| machine.config = config);
-        unfinished.finish();
-        if let Some(pool) = pool {
-            world.change_access(|access| access.pools.get_mut(&pool).map(|p| p.vms.insert(vmid)));
-        }
-        if start {
-            worker.log("Execute autostart");
-            power::spawn_start(&world, &node, vmid, &who, power::StartOptions::default());
-        }
-        Ok(())
     });
     Ok(upid(task))
 }

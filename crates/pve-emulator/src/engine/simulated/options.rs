@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::faults::Gate;
+
 /// How guest time passes on the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TimeScale {
@@ -118,6 +120,13 @@ pub enum FaultKind {
     ScriptHangs {
         /// End of the script's path.
         script: String,
+    },
+    /// The script stands still in its middle until the test lets it go on.
+    ScriptWaits {
+        /// End of the script's path.
+        script: String,
+        /// Tells when it stands, and lets it go.
+        gate: Gate,
     },
     /// The guest reboots in the middle of the script.
     ScriptReboots {

@@ -10,11 +10,13 @@ use crate::engine::simulated::options::FaultKind;
 use crate::engine::simulated::packages;
 use crate::engine::simulated::record::ScriptRun;
 use crate::engine::simulated::system::System;
+use crate::faults::Gate;
 
 /// What befalls a script on request.
 enum Fate {
     Exits(u8),
     Hangs,
+    Waits(Gate),
     Reboots,
 }
 
@@ -198,12 +200,18 @@ impl Shell {
         let fate = self.host.faults.strike(self.host.vmid, |kind| match kind {
             FaultKind::ScriptExits { script, code } if path.ends_with(script.as_str()) => Some(Fate::Exits(*code)),
             FaultKind::ScriptHangs { script } if path.ends_with(script.as_str()) => Some(Fate::Hangs),
+            FaultKind::ScriptWaits { script, gate } if path.ends_with(script.as_str()) => {
+                Some(Fate::Waits(gate.clone()))
+            }
             FaultKind::ScriptReboots { script } if path.ends_with(script.as_str()) => Some(Fate::Reboots),
             _ => None,
         });
         // Half of the work, then what befalls the script, then the rest.
         let half: Duration = self.host.script_time / 2;
         self.host.clock.sleep(half).await;
+        if let Some(Fate::Waits(gate)) = &fate {
+            gate.pass().await;
+        }
         if let Some(Fate::Hangs | Fate::Reboots) = fate {
             if let Some(Fate::Reboots) = fate {
                 self.host.request_power(Power::Reboot);
