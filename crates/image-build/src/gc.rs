@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::build::{BUILD_TAG_PREFIX, destroy, destroy_volume};
+use crate::build::{BUILD_TAG_PREFIX, TASK_LIMIT, destroy, destroy_volume};
 use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
@@ -357,7 +357,7 @@ pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) 
             Thing::Volume { node, volid } => {
                 let node = NodeName::new(node.as_str()).map_err(bad())?;
                 let volid: VolId = volid.parse().map_err(bad())?;
-                destroy_volume(client, &node, &volid, cancel).await?;
+                destroy_volume(client, &node, &volid, TASK_LIMIT, cancel).await?;
                 removed.push(thing.to_string());
             }
         }

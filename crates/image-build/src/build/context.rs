@@ -101,6 +101,9 @@ pub(super) struct Context {
 /// How long the clean-up waits for a task of the build to end by itself, and for one that it stopped.
 const TASK_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a build that has failed tries to end its lease, which ends by itself some minutes later.
+const RELEASE_LIMIT: Duration = Duration::from_secs(30);
+
 /// The media of the installation.
 #[derive(Clone, Debug)]
 pub(crate) struct Media {
@@ -160,14 +163,23 @@ impl Runs for Context {
 
     async fn let_go(&mut self) {
         self.heartbeat = None;
-        let Some(keeper) = &self.keeper else { return };
-        if let Err(error) = keeper.release(&self.cancel).await {
-            self.emitter.warning(format!(
-                "the build's lease could not be ended, so it counts as living for {} more: {}",
-                crate::text::human_duration(self.lease),
-                error.chain()
-            ));
-        }
+        let vm_is_left = self.resources.iter().any(|left| matches!(left, Resource::Vm { .. }));
+        let Some(keeper) = self.keeper.as_ref().filter(|_| vm_is_left) else {
+            return;
+        };
+        let released = tokio::time::timeout(RELEASE_LIMIT, keeper.release(&self.cancel)).await;
+        let problem = match released {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.chain(),
+            Err(_) => format!(
+                "PVE did not take it within {}",
+                crate::text::human_duration(RELEASE_LIMIT)
+            ),
+        };
+        self.emitter.warning(format!(
+            "the build's lease could not be ended, so it counts as living for {} more: {problem}",
+            crate::text::human_duration(self.lease)
+        ));
     }
 
     fn emitter(&self) -> &Emitter {

@@ -29,4 +29,4 @@ pub(crate) use reservation::Reservation;
 pub(crate) use runner::{Control, OnFailure, Runs, run as run_steps};
 pub(crate) use step::Step;
 pub(crate) use steps::needs_medium;
-pub(crate) use vm::{destroy, destroy_volume, may_pass};
+pub(crate) use vm::{TASK_LIMIT, destroy, destroy_volume, may_pass};

@@ -5,7 +5,7 @@ use proxmox_client::{Boot, Client, ConfigView, Drive, NodeName, Qemu, Shutdown, 
 use super::context::{Context, Media, Resource};
 use super::description::BUILD_TAG_PREFIX;
 use super::reservation::Reservation;
-use super::{slots, vm::TASK_LIMIT};
+use super::slots;
 use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
@@ -262,7 +262,7 @@ impl Context {
         }
         let attempt = format!("stopping vm {}", self.vmid()?);
         let upid = self.vm()?.stop().await.map_err(Error::api(attempt.as_str()))?;
-        self.finish(&upid, &attempt, TASK_LIMIT).await
+        self.finish(&upid, &attempt, self.task_limit()).await
     }
 
     /// Starts the guest anew, or at all: a script that the dead builder began may still run in it.
@@ -272,7 +272,7 @@ impl Context {
             let limit = self.spec.timeouts.shutdown;
             let how = Shutdown::new().timeout(limit).force_stop(true);
             let upid = self.vm()?.shutdown(&how).await.map_err(Error::api(attempt.as_str()))?;
-            self.finish(&upid, &attempt, limit + TASK_LIMIT).await?;
+            self.finish(&upid, &attempt, limit + self.task_limit()).await?;
         }
         self.start_vm().await
     }

@@ -197,6 +197,15 @@ impl IntoFuture for Build {
 }
 
 async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error> {
+    let steps = steps::from_iso(build.manifest.clone());
+    run_steps(build, cancel, steps).await
+}
+
+async fn run_steps(
+    build: Build,
+    cancel: CancellationToken,
+    mut steps: Vec<Box<dyn Step<Context>>>,
+) -> Result<Artifact, Error> {
     let Build {
         client,
         spec,
@@ -224,7 +233,6 @@ async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error>
         version = client.version() => version.ok().map(|version| version.version.clone()),
     };
     let screen = screen.or_else(|| Some(manifest.as_ref()?.with_file_name(SCREEN_FILE)));
-    let mut steps = steps::from_iso(manifest);
     emitter.emit(EventKind::BuildStarted {
         image: spec.name.to_string(),
         node: spec.node.to_string(),
@@ -296,3 +304,6 @@ fn on_failure(spec: &ImageSpec, ask: Option<AskOnError>) -> Result<OnFailure, Er
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

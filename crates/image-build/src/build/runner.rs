@@ -123,15 +123,19 @@ pub(crate) async fn run<C: Runs>(
                 if context.is_taken_over().is_some() {
                     // Nothing of it is ours any more, neither to look at nor to remove nor to speak of.
                 } else {
-                    *sight = context.see(&error).await;
+                    *sight = see(context, &error).await;
                     if committed {
                         kept = context.leftovers();
-                    } else if choose(&control.on_failure, &name, &error).await == AfterFailure::Keep {
-                        context.let_go().await;
+                    } else if choose(&control.on_failure, &name, &error, context.emitter()).await == AfterFailure::Keep
+                    {
+                        let_go(context).await;
                         kept = context.leftovers();
                     } else {
                         let done = steps.get_mut(..=index).unwrap_or_default();
                         cleanup = undo(done, context, control.undo_limit).await;
+                        if !cleanup.is_empty() {
+                            let_go(context).await;
+                        }
                     }
                 }
                 return Err(Error::Step {
@@ -155,12 +159,40 @@ async fn noted<C: Runs>(step: &mut dyn Step<C>, name: &str, context: &mut C) -> 
     step.run(context).await
 }
 
-async fn choose(on_failure: &OnFailure, step: &str, error: &Error) -> AfterFailure {
+/// What was seen; nothing, when the look itself breaks.
+async fn see<C: Runs>(context: &mut C, error: &Error) -> Sight {
+    match caught(async { context.see(error).await }).await {
+        Ok(sight) => sight,
+        Err(panic) => {
+            let emitter = context.emitter();
+            emitter.warning(format!("the failed build could not be looked at: {panic}"));
+            Sight::default()
+        }
+    }
+}
+
+async fn let_go<C: Runs>(context: &mut C) {
+    if let Err(panic) = caught(context.let_go()).await {
+        let emitter = context.emitter();
+        emitter.warning(format!("the build's lease was not ended: {panic}"));
+    }
+}
+
+async fn choose(on_failure: &OnFailure, step: &str, error: &Error, emitter: &Emitter) -> AfterFailure {
     match on_failure {
         // Who cancels wants the build gone, not to look at what failed.
         _ if error.is_cancelled() => AfterFailure::CleanUp,
         OnFailure::Always(choice) => *choice,
-        OnFailure::Ask(ask) => ask(step, error).await,
+        // The callback is the caller's, and may panic before it has a future to give.
+        OnFailure::Ask(ask) => match caught(async { ask(step, error).await }).await {
+            Ok(choice) => choice,
+            Err(panic) => {
+                emitter.warning(format!(
+                    "who was asked what to do after the failure did not answer, so it is cleaned up: {panic}"
+                ));
+                AfterFailure::CleanUp
+            }
+        },
     }
 }
 
@@ -198,10 +230,13 @@ async fn undo<C: Runs>(steps: &mut [Box<dyn Step<C>>], context: &mut C, limit: D
 
 /// Turns a panic of a step into an error, so that it undoes like one.
 async fn guarded<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
-        Err(Error::Panic {
-            message: panic_text(&*panic),
-        })
+    caught(work).await.unwrap_or_else(Err)
+}
+
+async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.map_err(|panic| Error::Panic {
+        message: panic_text(&*panic),
     })
 }
 

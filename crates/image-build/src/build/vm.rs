@@ -17,8 +17,8 @@ const LOCK_LIMIT: Duration = Duration::from_secs(60);
 const OUTAGE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a VM may take to run whose start's answer was lost.
 const LOST_START_LIMIT: Duration = Duration::from_secs(20);
-/// Limit of a task that starts, stops, changes or deletes a VM.
-pub(super) const TASK_LIMIT: Duration = Duration::from_secs(300);
+/// Limit of a task that starts, stops or deletes a VM or a volume, where the spec's limit of a task is not shorter.
+pub(crate) const TASK_LIMIT: Duration = Duration::from_secs(300);
 
 /// Whether the error says that PVE was busy with the VM and did nothing.
 fn is_busy(error: &proxmox_client::Error) -> bool {
@@ -65,10 +65,13 @@ async fn destroy_once(client: &Client, vm: &Qemu, cancel: &CancellationToken) ->
 }
 
 /// Deletes a volume. One that is not there is deleted without complaint (`FACTS` 58), so a lost answer is asked for again.
+///
+/// `limit` is that of a task.
 pub(crate) async fn destroy_volume(
     client: &Client,
     node: &NodeName,
     volid: &VolId,
+    limit: Duration,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
     let what = format!("deleting {volid}");
@@ -78,7 +81,7 @@ pub(crate) async fn destroy_volume(
         let ended = match storage.delete(volid).await {
             Ok(None) => return Ok(()),
             Ok(Some(upid)) => client
-                .wait_task(&upid, Wait::at_most(TASK_LIMIT).cancel(cancel.clone()))
+                .wait_task(&upid, Wait::at_most(limit).cancel(cancel.clone()))
                 .await
                 .map(|_| ()),
             Err(error) => Err(error),
@@ -92,6 +95,11 @@ pub(crate) async fn destroy_volume(
 }
 
 impl Context {
+    /// Limit of a task that does little.
+    pub(super) fn task_limit(&self) -> Duration {
+        self.spec.timeouts.task.min(TASK_LIMIT)
+    }
+
     /// Starts the VM. Soon after a stop, PVE's clean-up may still hold the lock: the start then fails in its task without
     /// having done anything, and is the one action that is repeated (`FACTS` 77).
     pub(super) async fn start_vm(&mut self) -> Result<(), Error> {
@@ -116,7 +124,7 @@ impl Context {
                 }
                 Err(error) => return Err(Error::api(attempt)(error)),
             };
-            match self.finish(&upid, &attempt, TASK_LIMIT).await {
+            match self.finish(&upid, &attempt, self.task_limit()).await {
                 Err(Error::Api { source, .. }) if is_busy(&source) => {
                     pace.pause("PVE still cleans up after the last stop").await?;
                 }

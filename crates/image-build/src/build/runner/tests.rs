@@ -30,6 +30,24 @@ struct Diary {
     lines: Vec<String>,
     timed: Vec<String>,
     taken: bool,
+    /// Whether the look at a failed step, and the end of the lease, panic.
+    fragile: bool,
+}
+
+impl Diary {
+    fn new(cancel: &CancellationToken) -> (Self, UnboundedReceiver<Event>) {
+        let (to, events) = unbounded_channel();
+        let diary = Self {
+            emitter: Emitter::new("7f3a".to_owned(), Some(to)),
+            cancel: cancel.clone(),
+            watched: cancel.clone(),
+            lines: Vec::new(),
+            timed: Vec::new(),
+            taken: false,
+            fragile: false,
+        };
+        (diary, events)
+    }
 }
 
 #[async_trait]
@@ -47,7 +65,13 @@ impl Runs for Diary {
     }
 
     async fn let_go(&mut self) {
+        assert!(!self.fragile, "boom in let go");
         self.lines.push("let go".to_owned());
+    }
+
+    fn see<'a>(&'a mut self, _: &'a Error) -> BoxFuture<'a, Sight> {
+        assert!(!self.fragile, "boom in see");
+        Box::pin(async { Sight::default() })
     }
 
     fn emitter(&self) -> &Emitter {
@@ -123,16 +147,18 @@ async fn play(
     steps: Vec<Scripted>,
     on_failure: OnFailure,
 ) -> (Result<(), Error>, Vec<String>, UnboundedReceiver<Event>) {
-    let (to, events) = unbounded_channel();
     let cancel = CancellationToken::new();
-    let mut diary = Diary {
-        emitter: Emitter::new("7f3a".to_owned(), Some(to)),
-        cancel: cancel.clone(),
-        watched: cancel.clone(),
-        lines: Vec::new(),
-        timed: Vec::new(),
-        taken: false,
-    };
+    let (diary, events) = Diary::new(&cancel);
+    play_with(diary, events, steps, on_failure).await
+}
+
+async fn play_with(
+    mut diary: Diary,
+    events: UnboundedReceiver<Event>,
+    steps: Vec<Scripted>,
+    on_failure: OnFailure,
+) -> (Result<(), Error>, Vec<String>, UnboundedReceiver<Event>) {
+    let cancel = diary.cancel.clone();
     let control = Control {
         cancel,
         on_failure,
@@ -204,9 +230,48 @@ async fn cleanup_failures_are_listed_and_hide_neither_the_cause_nor_the_rest() {
     assert_eq!(
         lines,
         [
-            "note a", "run a", "note b", "run b", "note c", "run c", "undo c", "undo b", "undo a"
-        ]
+            "note a", "run a", "note b", "run b", "note c", "run c", "undo c", "undo b", "undo a", "let go"
+        ],
+        "what is left is no one's: its lease ends"
     );
+}
+
+#[tokio::test]
+async fn a_panic_beside_the_steps_undoes_all_the_same() {
+    let panics: AskOnError = Arc::new(|_, _| panic!("boom in ask"));
+    let panics_later: AskOnError = Arc::new(|_, _| async { panic!("boom in ask") }.boxed());
+    for (ask, told) in [
+        (CLEAN_UP, "boom in see"),
+        (OnFailure::Ask(panics), "boom in ask"),
+        (OnFailure::Ask(panics_later), "boom in ask"),
+    ] {
+        let (mut diary, events) = Diary::new(&CancellationToken::new());
+        diary.fragile = true;
+        // The second undo fails, so that the lease is to be ended, which panics too.
+        let steps = vec![
+            Scripted {
+                undo: Act::Fail,
+                ..step("a", Act::Succeed)
+            },
+            step("b", Act::Fail),
+        ];
+        let (ended, lines, mut events) = play_with(diary, events, steps, ask).await;
+        let error = ended.unwrap_err();
+        assert_eq!(error.chain(), "b failed (not cleaned up: a: a: stuck): b: first cause");
+        assert_eq!(lines, ["note a", "run a", "note b", "run b", "undo b", "undo a"]);
+        let mut warnings = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            if let EventKind::Warning { message, .. } = event.kind {
+                warnings.push(message);
+            }
+        }
+        for part in ["boom in see", told, "boom in let go"] {
+            assert!(
+                warnings.iter().any(|warning| warning.contains(part)),
+                "{part}: {warnings:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
@@ -228,16 +293,9 @@ async fn keep_leaves_everything_and_names_it() {
 
 #[tokio::test]
 async fn a_build_in_other_hands_is_left_alone() {
-    let (to, _events) = unbounded_channel();
     let cancel = CancellationToken::new();
-    let mut diary = Diary {
-        emitter: Emitter::new("7f3a".to_owned(), Some(to)),
-        cancel: cancel.clone(),
-        watched: cancel.clone(),
-        lines: Vec::new(),
-        timed: Vec::new(),
-        taken: true,
-    };
+    let (mut diary, _events) = Diary::new(&cancel);
+    diary.taken = true;
     let control = Control {
         cancel,
         on_failure: CLEAN_UP,

@@ -186,7 +186,7 @@ pub(super) async fn remove_volumes(
         })
         .collect();
     for (node, volid) in volumes {
-        destroy_volume(&context.client, &node, &volid, &context.cancel).await?;
+        destroy_volume(&context.client, &node, &volid, context.task_limit(), &context.cancel).await?;
         removed.push(volid.to_string());
         context.removed(&Resource::Volume { node, volid });
     }

@@ -11,7 +11,6 @@ use crate::build::context::Context;
 use crate::build::event::Unit;
 use crate::build::pace::Pace;
 use crate::build::steps::media::http_values;
-use crate::build::vm::TASK_LIMIT;
 use crate::preset;
 use crate::spec::Delivery;
 use crate::text::human_bytes;
@@ -110,7 +109,7 @@ pub(super) async fn pass(context: &mut Context, drives: &mut Drives, mut patienc
 /// Pulls the plug and starts the machine once more.
 pub(super) async fn start_anew(context: &mut Context, drives: &mut Drives) -> Result<(), Error> {
     let upid = context.vm()?.stop().await.map_err(Error::api("stopping the vm"))?;
-    context.finish(&upid, "stopping the vm", TASK_LIMIT).await?;
+    context.finish(&upid, "stopping the vm", context.task_limit()).await?;
     *drives = Drives::default();
     context.start_vm().await
 }
