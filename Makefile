@@ -146,6 +146,11 @@ strangers: ## Programs that others wrote drive the emulator: proxmoxer, Ansible,
 	$(CARGO) build --quiet --package k3simage-cli
 	$(IN_VENV) pytest -q tests/strangers
 
+.PHONY: faults
+faults: ## Every fault at every call of a build, then 1,000 random runs (CASE='...' is one alone, SEED=... repeats the random ones)
+	@K3SIMAGE_FAULTS="$${CASE:-all}" $${SEED:+env K3SIMAGE_FAULTS_SEED="$$SEED"} \
+	    $(CARGO) test --quiet --package k3simage-cli --test faults -- --nocapture whatever_breaks
+
 .PHONY: bench
 bench: ## Prints the figures of docs/benchmarks.md, measured now
 	@command -v curl >/dev/null || { $(call lacks,the benchmark,curl,apt-get install curl); exit 0; }

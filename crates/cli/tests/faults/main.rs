@@ -1,0 +1,263 @@
+//! Every fault at every call of a build: whatever breaks, a build ends in one good template or in what was there before, says why,
+//! and gives no secret away.
+//!
+//! `cargo test` runs a share of it, always the same. `make faults` runs it whole (`K3SIMAGE_FAULTS=all`), with random faults on top,
+//! two or three in one build; `K3SIMAGE_FAULTS_SEED` repeats those of an earlier time. `K3SIMAGE_FAULTS='FAULT@PLACE'` is one run
+//! alone, as a violation names it, and shows all that the builder said.
+#![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the runs take minutes, and their figures are the result"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod lane;
+mod trouble;
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use common::Folder;
+use lane::{End, Lane};
+use trouble::{Case, Point, Stage, TROUBLES, Trouble};
+
+/// How many of all runs, and how many random ones, `cargo test` does.
+const SHARE: usize = 40;
+const RANDOM_SHARE: usize = 8;
+/// How many random ones there are in the whole.
+const RANDOM: usize = 1000;
+/// Clusters at a time. A builder waits more than it works.
+const LANES: usize = 6;
+/// How often a run is tried whose fault did not happen: how many calls a build makes differs with the machine's load.
+const TRIES: usize = 3;
+
+/// What is to be run.
+enum Scope {
+    Share,
+    Whole,
+    One(Case),
+}
+
+impl Scope {
+    fn from_environment() -> Self {
+        match std::env::var("K3SIMAGE_FAULTS").as_deref() {
+            Err(_) => Self::Share,
+            Ok("all") => Self::Whole,
+            Ok(case) => Self::One(case.parse().unwrap_or_else(|error| panic!("K3SIMAGE_FAULTS: {error}"))),
+        }
+    }
+
+    /// Of all cases; a share of them has none that is slow.
+    fn of(&self, mut cases: Vec<Case>, share: usize) -> Vec<Case> {
+        // What only waits goes first, beside what works.
+        cases.sort_by_key(|case| !case.any(Trouble::is_slow));
+        if matches!(self, Self::Whole) {
+            return cases;
+        }
+        cases.retain(|case| !case.any(Trouble::is_slow));
+        let step = (cases.len() / share).max(1);
+        cases.into_iter().step_by(step).take(share).collect()
+    }
+}
+
+/// What the runs showed.
+#[derive(Default)]
+struct Report {
+    runs: Vec<(Case, End)>,
+    /// Cases whose fault did not happen.
+    missed: usize,
+    violations: Vec<String>,
+}
+
+/// Runs the cases over some clusters.
+fn run_all(folder: &Folder, cases: &[Case], tells: bool) -> Report {
+    let next = AtomicUsize::new(0);
+    let report = Mutex::new(Report::default());
+    let by_password = cases.first().is_some_and(Case::by_password);
+    std::thread::scope(|scope| {
+        for _ in 0..LANES.min(cases.len()) {
+            scope.spawn(|| {
+                let mut lane = Lane::new(by_password);
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    run_one(&mut lane, folder, case, &report, tells, cases.len());
+                }
+            });
+        }
+    });
+    report.into_inner().unwrap()
+}
+
+fn run_one(lane: &mut Lane, folder: &Folder, case: &Case, report: &Mutex<Report>, tells: bool, total: usize) {
+    for _ in 0..TRIES {
+        let outcome = lane.run(folder, case);
+        if !lane.tidy() {
+            *lane = Lane::new(case.by_password());
+        }
+        let mut report = report.lock().unwrap();
+        if tells {
+            println!("{}", outcome.said);
+        }
+        if !outcome.violations.is_empty() {
+            let text = format!("{case}: {}", outcome.violations.join("; "));
+            println!("VIOLATION {text}\n    alone: make faults CASE='{case}'");
+            report.violations.push(text);
+        }
+        if outcome.met || !outcome.violations.is_empty() {
+            report.runs.push((case.clone(), outcome.end));
+            let done = report.runs.len() + report.missed;
+            if done.is_multiple_of(100) {
+                println!("  {done} of {total}, violations: {}", report.violations.len());
+            }
+            return;
+        }
+    }
+    report.lock().unwrap().missed += 1;
+}
+
+/// One line for each fault: how its runs ended.
+fn table(runs: &[(Case, End)]) -> String {
+    let mut text = format!(
+        "  {:<32}{:>6}{:>10}{:>12}{:>10}{:>11}\n",
+        "fault", "runs", "template", "as before", "resumed", "collected"
+    );
+    for (name, trouble) in TROUBLES {
+        let of: Vec<End> = runs
+            .iter()
+            .filter(|(case, _)| case.troubles[0].1 == trouble)
+            .map(|(_, end)| *end)
+            .collect();
+        if of.is_empty() {
+            continue;
+        }
+        let count = |wanted: End| of.iter().filter(|end| **end == wanted).count();
+        let _ = writeln!(
+            text,
+            "  {name:<32}{:>6}{:>10}{:>12}{:>10}{:>11}",
+            of.len(),
+            count(End::Template),
+            count(End::Clean),
+            count(End::Resumed),
+            count(End::Collected)
+        );
+    }
+    text
+}
+
+/// Every fault at every point where it can happen.
+fn at_every(points: &[(Point, Stage)], which: impl Fn(Trouble) -> bool) -> Vec<Case> {
+    let faults = TROUBLES.map(|(_, trouble)| trouble);
+    points
+        .iter()
+        .flat_map(|(point, stage)| {
+            let fits = faults
+                .iter()
+                .filter(|trouble| which(**trouble) && trouble.fits(point, *stage));
+            fits.map(|trouble| Case::of(point.clone(), *trouble))
+        })
+        .collect()
+}
+
+/// Two or three faults in one build.
+fn at_random(points: &[(Point, Stage)], seed: u64, count: usize) -> Vec<Case> {
+    let mut random = Random(seed);
+    let singles = at_every(points, |trouble| {
+        trouble != Trouble::ExpiredTicket && !trouble.is_slow()
+    });
+    let one = |random: &mut Random| singles[random.below(singles.len())].troubles[0].clone();
+    (0..count)
+        .map(|_| {
+            let several = 2 + random.below(2);
+            Case::several((0..several).map(|_| one(&mut random)).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn whatever_breaks_a_build_ends_well() {
+    let begun = Instant::now();
+    let folder = Folder::new();
+    let scope = Scope::from_environment();
+    if let Scope::One(case) = &scope {
+        let report = run_all(&folder, std::slice::from_ref(case), true);
+        assert_eq!(report.violations, Vec::<String>::new());
+        assert_eq!(
+            report.missed, 0,
+            "the fault did not happen: this build made no such call"
+        );
+        println!("{case}: {:?}, violations: 0", report.runs[0].1);
+        return;
+    }
+    let is_ticket = |trouble| trouble == Trouble::ExpiredTicket;
+    let points = Lane::new(false).points(&folder);
+    let by_password = Lane::new(true).points(&folder);
+    let all = at_every(&points, |trouble| !is_ticket(trouble));
+    let tickets = at_every(&by_password, is_ticket);
+    let possible = all.len() + tickets.len();
+
+    let mut report = run_all(&folder, &scope.of(all, SHARE), false);
+    let more = run_all(&folder, &scope.of(tickets, SHARE / TROUBLES.len()), false);
+    report.runs.extend(more.runs);
+    report.missed += more.missed;
+    report.violations.extend(more.violations);
+    println!(
+        "\n{} points x {} faults = {} runs, violations: {}",
+        points.len(),
+        TROUBLES.len(),
+        report.runs.len(),
+        report.violations.len()
+    );
+    println!(
+        "  of {possible} where the fault can happen; {} were tried in vain, their call did not come\n{}",
+        report.missed,
+        table(&report.runs)
+    );
+
+    let seed = match (&scope, std::env::var("K3SIMAGE_FAULTS_SEED")) {
+        (Scope::Whole, Ok(seed)) => seed.parse().expect("K3SIMAGE_FAULTS_SEED is a number"),
+        (Scope::Whole, Err(_)) => std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()),
+        _ => 1,
+    };
+    let wanted = if matches!(scope, Scope::Whole) {
+        RANDOM
+    } else {
+        RANDOM_SHARE
+    };
+    println!("random runs, seed {seed}");
+    let random = run_all(&folder, &at_random(&points, seed, wanted), false);
+    let ends = |end: End| random.runs.iter().filter(|(_, seen)| *seen == end).count();
+    println!(
+        "random: {} runs of 2 or 3 faults, seed {seed}, violations: {}\n  template {}, as before {}, told what is left {}, \
+         resumed {}, collected {}\nin {} s",
+        random.runs.len(),
+        random.violations.len(),
+        ends(End::Template),
+        ends(End::Clean),
+        ends(End::Left),
+        ends(End::Resumed),
+        ends(End::Collected),
+        begun.elapsed().as_secs()
+    );
+    report.violations.extend(random.violations);
+    assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
+    assert!(!report.runs.is_empty() && !random.runs.is_empty());
+}
+
+/// SplitMix64: the same numbers from the same seed, on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap_or_default()
+    }
+}
