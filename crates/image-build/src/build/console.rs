@@ -57,6 +57,10 @@ struct Said {
     end: Option<(&'static Sign, String, Instant)>,
     question: Option<(&'static Sign, String, Instant)>,
     cause: Option<(&'static Sign, String)>,
+    /// Whether the guest has been sealed, or is just being.
+    sealed: bool,
+    /// The line by which a guest that was sealed has begun another boot.
+    restarted: Option<String>,
 }
 
 impl Said {
@@ -67,6 +71,9 @@ impl Said {
             self.tail.pop_front();
         }
         self.tail.push_back(line.to_owned());
+        if self.sealed && self.restarted.is_none() && signs::is_boot(line) {
+            self.restarted = Some(line.to_owned());
+        }
         // Whatever was asked, it went on; but logs speak at any time.
         if !self.judge(line) && !signs::is_aside(line) {
             self.question = None;
@@ -165,6 +172,11 @@ impl GuestConsole {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// From now on the guest must not boot again.
+    pub(crate) fn seal(&self) {
+        lock(&self.said).sealed = true;
     }
 
     /// How many lines it has said since it was started last.
@@ -315,6 +327,20 @@ impl Context {
         Ok(())
     }
 
+    /// Refuses an image whose guest was reset between its seal and its shutdown: its boot has made what clones must not share. A
+    /// guest without a serial console does not tell.
+    pub(super) fn still_sealed(&self) -> Result<(), Error> {
+        match &lock(&self.console.said).restarted {
+            None => Ok(()),
+            Some(line) => Err(Error::Impossible {
+                what: "an image whose clones differ".to_owned(),
+                reason: format!(
+                    "the guest restarted after it was sealed (on its console: {line}) and has made itself an identity again; build anew"
+                ),
+            }),
+        }
+    }
+
     /// What can be seen of the guest now that a step has failed. Never fails itself.
     pub(super) async fn see_guest(&mut self, error: &Error) -> Sight {
         if !self.console.started || error.is_cancelled() {
@@ -413,6 +439,25 @@ mod tests {
         let reason = console.lost().await;
         assert!(reason.starts_with("the guest's kernel panicked"), "{reason}");
         assert!(begun.elapsed() < Duration::from_secs(60) + SETTLE + LOOK * 2);
+    }
+
+    #[test]
+    fn a_boot_after_the_seal_is_remembered() {
+        for line in [
+            "[    0.000000] Linux version 5.14.0-611.el9.x86_64 (mockbuild@x86) #1 SMP",
+            "Welcome to AlmaLinux 9.7 (Moss Jungle Cat)!",
+            "systemd[1]: Detected first boot.",
+        ] {
+            let console = GuestConsole::default();
+            lock(&console.said).hear(line);
+            console.seal();
+            lock(&console.said).hear("systemd[1]: Stopping Session 1 of User root...");
+            lock(&console.said).hear("Welcome to the seal");
+            assert_eq!(lock(&console.said).restarted, None);
+            lock(&console.said).hear(line);
+            lock(&console.said).hear("alma login:");
+            assert_eq!(lock(&console.said).restarted.as_deref(), Some(line));
+        }
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl Context {
     pub(super) async fn is_ours(&self) -> Result<bool, Error> {
         let vmid = self.vmid()?;
         let vm = self.vm()?;
-        let mut pace = Pace::new("the end of the vm's creation", LOCK_LIMIT, &self.cancel);
+        let mut pace = Pace::new("a look at whose the vm is", LOCK_LIMIT, &self.cancel);
         loop {
             match vm.config(ConfigView::Pending).await {
                 Ok(config) if config.lock() == Some("create") => pace.pause("PVE is still creating it").await?,
@@ -235,6 +235,7 @@ impl Context {
                     });
                 }
                 Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) if may_pass(&error) => pace.pause(&error.to_string()).await?,
                 Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
             }
         }

@@ -45,6 +45,15 @@ const fn cause(text: &'static str, story: &'static str) -> Sign {
     }
 }
 
+/// Whether a line belongs to the begin of a boot of an installed system.
+///
+/// # Source
+/// Linux init/version.c, `linux_banner`; systemd src/core/main.c, the status `Welcome to NAME!` and what a machine without an id logs.
+pub(crate) fn is_boot(line: &str) -> bool {
+    let welcome = line.contains("Welcome to ") && line.trim_end().ends_with('!');
+    welcome || line.contains("Linux version ") || line.contains("Detected first boot")
+}
+
 /// The first that fits counts. Before each the program that prints it, and where.
 ///
 /// # Source

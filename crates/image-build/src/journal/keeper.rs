@@ -186,10 +186,12 @@ impl Keeper {
     ) -> Result<(), Error> {
         let attempt = format!("writing the journal of vm {}", self.vm.vmid());
         let mut pace = Pace::new(&attempt, WRITE_LIMIT, cancel);
+        // Whether an attempt may have been carried out: only a look can tell, so no error of a look is the last word then.
+        let mut unsure = false;
         loop {
             let config = match self.vm.config(ConfigView::Pending).await {
                 Ok(config) => config,
-                Err(error) if is_passing(&error) => {
+                Err(error) if is_passing(&error) || (unsure && !error.is_not_found()) => {
                     pace.pause(&error.to_string()).await?;
                     continue;
                 }
@@ -212,6 +214,7 @@ impl Keeper {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) if is_passing(&error) || error.kind() == ErrorKind::Locked => {
+                    unsure |= error.was_sent();
                     pace.pause(&error.to_string()).await?;
                 }
                 Err(error) => return Err(Error::api(attempt)(error)),

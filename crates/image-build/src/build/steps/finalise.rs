@@ -25,6 +25,7 @@ impl Step<Context> for Finalise {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        context.still_sealed()?;
         still_alone(context).await?;
         let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
         let mut update = VmConfigUpdate::new().boot(&order).delete(slots::INSTALLER);

@@ -23,6 +23,8 @@ impl Step<Context> for Publish {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
+        // Its last lines may have come late.
+        context.still_sealed()?;
         still_alone(context).await?;
         let tags = template_tags(&context.spec);
         let update = VmConfigUpdate::new().tags(&tags);

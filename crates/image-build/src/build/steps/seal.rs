@@ -28,6 +28,7 @@ impl Step<Context> for Seal {
         };
         let seal = ShellProvisioner::from_spec(script, &build_variables(context)?);
         prepare_folder(context).await?;
+        context.console.seal();
         run_one(context, &seal, true).await
     }
 }
