@@ -392,10 +392,12 @@ impl Lane {
         );
         wants("its journal is left", !get("description").contains("k3simage-journal"));
         wants("it does not boot from its disk alone", get("boot") == "order=scsi0");
-        wants("it has no cloud-init drive", get("ide2").contains("cloudinit"));
+        wants("it has no cloud-init drive", get("scsi1").contains("cloudinit"));
         wants(
             "it has another drive",
-            !config.contains_key("ide3") && !config.contains_key("unused0"),
+            ["ide2", "ide3", "unused0"]
+                .iter()
+                .all(|slot| !config.contains_key(*slot)),
         );
         wants("`reboot` is left", !config.contains_key("reboot"));
         wants("a lock is left", !config.contains_key("lock"));
