@@ -259,7 +259,7 @@ impl Trouble {
                 "connection",
             ],
             Self::VmLocked => &["locked"],
-            Self::GuestResets => &["reset", "connection", "stopped", "restarted", "lost"],
+            Self::GuestResets => &["reset", "connection", "stopped", "restarted", "lost", "got timeout"],
             Self::AgentSilent => &["agent"],
             Self::SshCut => &["connection", "ssh", "lost"],
             Self::KilledThenResumed | Self::KilledThenCollected | Self::KilledUnanswered => &[],

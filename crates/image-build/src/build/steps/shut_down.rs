@@ -39,7 +39,12 @@ impl Step<Context> for ShutDown {
             .shutdown(&Shutdown::new().timeout(limit))
             .await
             .map_err(Error::api(attempt.as_str()))?;
-        context.finish(&upid, &attempt, limit + STOPPED_LIMIT).await?;
+        let ended = context.finish(&upid, &attempt, limit + STOPPED_LIMIT).await;
+        if ended.as_ref().is_err_and(|error| !error.is_cancelled()) {
+            // A guest that boots does not hear that it is to end.
+            context.still_sealed()?;
+        }
+        ended?;
         let mut pace = Pace::new("the stop of the vm", STOPPED_LIMIT, &context.cancel);
         while !context.vm_status().await?.is_stopped() {
             pace.pause("the shutdown's task has ended, the vm still runs").await?;
