@@ -16,6 +16,8 @@ use crate::engine::simulated::record::GuestState;
 
 /// Bytes read from the medium until its menu is on the screen.
 const MENU_READS: u64 = 12 << 20;
+/// What it reads of the medium when its menu is left: kernel and initial ramdisk, before either can say anything.
+const KERNEL_READS: u64 = 110 << 20;
 
 impl Guest {
     /// From the reset vector to the end of whatever booted.
@@ -113,6 +115,7 @@ impl Guest {
             Choice::Kernel { arguments, initrd } => (arguments, initrd),
         };
         self.record().kernel_line = Some(kernel_line.clone());
+        self.machine().counters.entry(medium.slot.clone()).or_default().read += KERNEL_READS;
         self.enter(GuestState::InstallerBoot);
         self.kernel_console(installer::serial_console(&kernel_line));
         self.say([format!("[    0.000000] Command line: BOOT_IMAGE=vmlinuz {kernel_line}")]);
