@@ -72,7 +72,10 @@ fn clean(what: &str, text: &str, secrets: &[&str]) {
     for secret in secrets {
         for form in forms(secret) {
             if let Some(at) = text.find(&form) {
-                let line = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
+                let line = text
+                    .get(..at)
+                    .and_then(|before| before.rfind('\n'))
+                    .map_or(0, |at| at + 1);
                 let shown: String = text.get(line..).unwrap_or_default().chars().take(400).collect();
                 panic!("{what} holds `{form}`: {shown}");
             }
@@ -111,7 +114,9 @@ async fn no_secret_is_traced_by_any_crate() {
             let spec = open
                 .communicator(communicator)
                 .kickstart(KickstartSource::Text {
-                    text: KickstartText::new(KICKSTART.replace("rootpw --lock", &format!("rootpw --allow-ssh {LOGIN}"))),
+                    text: KickstartText::new(
+                        KICKSTART.replace("rootpw --lock", &format!("rootpw --allow-ssh {LOGIN}")),
+                    ),
                     origin: "http/ks.cfg".into(),
                 })
                 .ssh_password(SecretString::from(LOGIN))

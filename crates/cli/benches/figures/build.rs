@@ -71,18 +71,10 @@ pub(crate) async fn build(count: &str) -> Result<()> {
 async fn build_on(count: &str, target: &Value) -> Result<()> {
     let count: u32 = count.parse()?;
     let client = client(target)?;
-    let ssh_port = u16::try_from(target["ssh_port"].as_u64().context("ssh_port")?)?;
     let begun = Instant::now();
     let mut builds = tokio::task::JoinSet::new();
     for iteration in 1..=count {
-        let spec = ImageSpec::builder()
-            .k3s_version("v1.29.0+k3s1".parse()?)
-            .name(format!("alma9-k3-node-amd64-v1.29.0-v{iteration}"))
-            .node("pve")
-            .iso(IsoSource::Volid(format!("local:iso/{ISO}").parse()?))
-            .ssh_port(ssh_port)
-            .build()?;
-        builds.spawn(image_build::build(&client, spec).into_future());
+        builds.spawn(image_build::build(&client, spec(target, iteration)?).into_future());
     }
     while let Some(ended) = builds.join_next().await {
         ended?.context("a build failed")?;
@@ -93,4 +85,16 @@ async fn build_on(count: &str, target: &Value) -> Result<()> {
         json!({ "requests": client.request_count(), "wall_s": wall_s, "peak_kib": memory_kib("VmHWM")? })
     );
     Ok(())
+}
+
+/// What every figure of a build builds, under a name of its own.
+pub(crate) fn spec(target: &Value, iteration: u32) -> Result<ImageSpec> {
+    let ssh_port = u16::try_from(target["ssh_port"].as_u64().context("ssh_port")?)?;
+    Ok(ImageSpec::builder()
+        .k3s_version("v1.29.0+k3s1".parse()?)
+        .name(format!("alma9-k3-node-amd64-v1.29.0-v{iteration}"))
+        .node("pve")
+        .iso(IsoSource::Volid(format!("local:iso/{ISO}").parse()?))
+        .ssh_port(ssh_port)
+        .build()?)
 }

@@ -11,6 +11,7 @@ mod build;
 mod client;
 mod emulator;
 mod guest;
+mod journal;
 mod process;
 mod serve;
 mod table;
@@ -26,6 +27,7 @@ type Measure = fn(&mut Table) -> Result<()>;
 /// What is measured, in the order in which it is printed.
 const GROUPS: &[(&str, Measure)] = &[
     ("build", build::figures),
+    ("journal", journal::figures),
     ("upload", upload::figures),
     ("client", client::figures),
     ("emulator", emulator::figures),
@@ -52,6 +54,8 @@ fn run(words: &[&str], table: &mut Table) -> Result<()> {
         ["role-serve"] => runtime()?.block_on(serve::serve()),
         ["role-build", count] => runtime()?.block_on(build::build(count)),
         ["role-build-embedded", count] => runtime()?.block_on(build::build_embedded(count)),
+        ["role-journal"] => runtime()?.block_on(journal::price()),
+        ["role-builds", count] => runtime()?.block_on(journal::builds(count)),
         ["role-load", path] => one_thread()?.block_on(emulator::load(path)),
         ["role-thousand"] => runtime()?.block_on(emulator::thousand()),
         ["role-upload", file] => runtime()?.block_on(upload::upload(Path::new(file))),
