@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::build::{BUILD_TAG_PREFIX, TASK_LIMIT, destroy, destroy_volume};
+use crate::build::{BUILD_TAG_PREFIX, TASK_LIMIT, destroy, destroy_volume, is_id};
 use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
@@ -322,10 +322,6 @@ fn verification_of(name: &str) -> Option<(Origin, String)> {
 /// All that a guest may belong to, its own name first: a clone bears its template's tags until it is given its own.
 fn marks_of<'a>(tags: impl Iterator<Item = &'a str>, named: Option<(Origin, String)>) -> Vec<(Origin, String)> {
     named.into_iter().chain(tags.filter_map(mark_of)).collect()
-}
-
-fn is_id(text: &str) -> bool {
-    text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Removes what a dead build or verification left, its VMs first, and answers what was removed. Everything is looked at once more: a build that

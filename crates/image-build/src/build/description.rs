@@ -11,6 +11,11 @@ pub const BUILD_TAG_PREFIX: &str = "k3simage-build-";
 /// Tag of every finished template, by which `list` finds them.
 pub const IMAGE_TAG: &str = "k3simage";
 
+/// Whether this can be the id of a build or of a verification: eight hexadecimal digits.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 8 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 /// While the build runs: whose VM this is, and how to get rid of it if its builder died.
 pub(super) fn while_building(context: &Context) -> Result<String, Error> {
     let name = &context.resolved()?.name;

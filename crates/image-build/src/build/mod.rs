@@ -23,6 +23,7 @@ pub use run::{Build, SCREEN_FILE, build, resume};
 pub use runner::{AfterFailure, AskOnError};
 pub use step::{CleanupFailure, StepName};
 
+pub(crate) use description::is_id;
 pub(crate) use event::Emitter;
 pub(crate) use pace::Pace;
 pub(crate) use reservation::Reservation;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::artifact::Artifact;
 use super::context::Context;
-use super::description::BUILD_TAG_PREFIX;
+use super::description::{BUILD_TAG_PREFIX, is_id};
 use super::event::{Emitter, Event, EventKind};
 use super::resume::take_over;
 use super::runner::{self, AfterFailure, AskOnError, Control, OnFailure};
@@ -281,8 +281,7 @@ async fn go_on(context: &mut Context, steps: &[Box<dyn Step<Context>>]) -> Resul
 /// An id as builds have it, with or without the tag's prefix.
 fn known_id(id: &str) -> Result<String, Error> {
     let short = id.trim().trim_start_matches(BUILD_TAG_PREFIX);
-    let good = short.len() == 8 && short.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if good {
+    if is_id(short) {
         return Ok(short.to_owned());
     }
     Err(Error::unusable(

@@ -4,13 +4,11 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use hadris_iso::read::PathSeparator;
-use hadris_iso::rrip::RripOptions;
-use hadris_iso::write::options::{BaseIsoLevel, CreationFeatures, IsoFormatOptions};
 use hadris_iso::write::{FileSource, InputEntry, InputEntryKind, InputTree, IsoImageWriter};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
-use super::volume::SECTOR;
+use super::volume::{SECTOR, options};
 use crate::communicator::Source;
 
 /// What the file is called on the volume.
@@ -59,25 +57,7 @@ impl DataVolume {
             ),
         };
         let label = format!("K3SIMAGE_{}", sha256[..12].to_uppercase());
-        let options = IsoFormatOptions {
-            volume_name: label.clone(),
-            system_id: None,
-            volume_set_id: None,
-            publisher_id: None,
-            preparer_id: None,
-            application_id: Some("K3SIMAGE".to_owned()),
-            sector_size: SECTOR,
-            features: CreationFeatures {
-                filenames: BaseIsoLevel::Level1 {
-                    supports_lowercase: false,
-                    supports_rrip: true,
-                },
-                rock_ridge: Some(RripOptions::default()),
-                ..CreationFeatures::default()
-            },
-            path_separator: PathSeparator::ForwardSlash,
-            strict_charset: false,
-        };
+        let options = options(&label, None);
         let image = NamedTempFile::new()?;
         let mut entry = InputEntry::file(NAME, Vec::new());
         entry.kind = kind;

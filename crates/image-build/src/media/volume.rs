@@ -16,7 +16,17 @@ pub(super) const SECTOR: usize = 2048;
 /// number is in them.
 pub(super) fn volume(label: &str, file: &str, content: &[u8]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
     let tree = InputTree::new(PathSeparator::ForwardSlash, vec![InputEntry::file(file, content)]);
-    let options = IsoFormatOptions {
+    let options = options(label, Some(JolietLevel::Level3));
+    let image = IsoImageWriter::create(Cursor::new(Vec::new()), tree, options).map_err(Box::new)?;
+    let mut bytes = image.into_inner();
+    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
+    super::fixed_times::fix(&mut bytes);
+    Ok(bytes)
+}
+
+/// How our volumes are laid out: names of any length by Rock Ridge, and by Joliet where a reader wants it.
+pub(super) fn options(label: &str, joliet: Option<JolietLevel>) -> IsoFormatOptions {
+    IsoFormatOptions {
         volume_name: label.to_owned(),
         system_id: None,
         volume_set_id: None,
@@ -29,16 +39,11 @@ pub(super) fn volume(label: &str, file: &str, content: &[u8]) -> Result<Vec<u8>,
                 supports_lowercase: false,
                 supports_rrip: true,
             },
-            joliet: Some(JolietLevel::Level3),
+            joliet,
             rock_ridge: Some(RripOptions::default()),
             ..CreationFeatures::default()
         },
         path_separator: PathSeparator::ForwardSlash,
         strict_charset: false,
-    };
-    let image = IsoImageWriter::create(Cursor::new(Vec::new()), tree, options).map_err(Box::new)?;
-    let mut bytes = image.into_inner();
-    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
-    super::fixed_times::fix(&mut bytes);
-    Ok(bytes)
+    }
 }

@@ -67,7 +67,7 @@ pub(super) async fn bring(context: &mut Context, file: &FileSpec) -> Result<Opti
     }
 }
 
-/// The file's size once it is at its place in the guest.
+/// Bytes that were sent, the volume's own among them, once the file is at its place in the guest.
 async fn carry(context: &mut Context, file: &FileSpec) -> Result<u64, Error> {
     let source = match &file.content {
         FileContent::Bytes(bytes) => Source::Bytes(bytes.clone().into()),
