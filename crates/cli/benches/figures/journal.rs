@@ -1,6 +1,6 @@
 //! Figures of what a build owes to others: the price of its journal, and memory that does not grow from build to build.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use proxmox_client::{ConfigView, DeleteVm, NodeName, VmConfigUpdate, Vmid, Wait};
@@ -21,6 +21,8 @@ const BUILDS: &str = "1000";
 const WARM: u32 = 50;
 /// How often the journal's pair of calls is timed.
 const PAIRS: u32 = 200;
+/// Limit of a template's deletion between two builds.
+const DELETED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) fn figures(table: &mut Table) -> Result<()> {
     let price = run_role(&["role-journal"], None)?;
@@ -124,7 +126,7 @@ pub(crate) async fn builds(count: &str) -> Result<()> {
             .with_context(|| format!("build {iteration} failed"))?;
         let vm = client.node(&NodeName::new("pve")?).qemu(Vmid::new(artifact.vmid)?);
         let upid = vm.delete(&DeleteVm::new().purge(true)).await?;
-        client.wait_task(&upid, Wait::default()).await?;
+        let _warnings = client.wait_task(&upid, Wait::at_most(DELETED_WITHIN)).await?;
         if iteration == WARM {
             warm = memory_kib("VmRSS")?;
         }
