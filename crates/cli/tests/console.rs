@@ -41,9 +41,9 @@ fn running(cluster: &Cluster, vmid: u32) -> (Client, Qemu) {
         .boot(&Boot::order(["scsi0"]).unwrap())
         .set("serial0", "socket");
     cluster.block_on(async {
-        for upid in [vm.create(&create).await.unwrap(), vm.start().await.unwrap()] {
-            done(&client, &upid).await;
-        }
+        // One after the other: while the creation runs, the VM is locked and does not start.
+        done(&client, &vm.create(&create).await.unwrap()).await;
+        done(&client, &vm.start().await.unwrap()).await;
     });
     (client, vm)
 }

@@ -432,12 +432,11 @@ async fn a_cloud_init_drive_that_a_clone_would_not_see_is_warned_of() {
             .set("scsi0", "local-lvm:8")
             .set(slot, "local-lvm:cloudinit")
             .set("boot", order);
-        for upid in [
-            vm.create(&options).await.unwrap(),
-            vm.convert_to_template().await.unwrap(),
-        ] {
-            let _ = lab.client.wait_task(&upid, wait()).await.unwrap();
-        }
+        // One after the other: a VM that is still being created is locked.
+        let upid = vm.create(&options).await.unwrap();
+        let _ = lab.client.wait_task(&upid, wait()).await.unwrap();
+        let upid = vm.convert_to_template().await.unwrap();
+        let _ = lab.client.wait_task(&upid, wait()).await.unwrap();
         let mut spec = spec(&lab);
         spec.template = vmid.to_string();
         let report = image_build::verify::preflight(&lab.client, &spec).await.unwrap();
