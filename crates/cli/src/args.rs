@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Check a template folder: variables, kickstart, scripts; in seconds, without network
     Validate(FolderArgs),
     /// Check what a build needs on the cluster: privileges, storages, node, ISO, name, vmid; changes nothing
-    Plan(FolderArgs),
+    Plan(PlanArgs),
     /// Build the image and leave it as a template
     Build(BuildArgs),
     /// Go on with a build whose builder died, from its last completed step
@@ -85,6 +85,14 @@ pub(crate) struct FolderArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
+    #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
     /// The template folder
     pub(crate) dir: PathBuf,
@@ -109,7 +117,55 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "DIR", requires = "emulator")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) replace: ReplaceArgs,
+    #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// Options of a build that takes the place of a template of its name.
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArgs {
+    /// Build beside the template that has this name, and take its place once the new one is finished and verified; the old one
+    /// is kept under another name, or deleted
+    #[arg(
+        long,
+        value_name = "OLD",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "retire",
+        help_heading = "Replacing a template"
+    )]
+    pub(crate) replace: Option<OldArg>,
+    /// Replace without booting two clones of the new template first
+    #[arg(long, requires = "replace", help_heading = "Replacing a template")]
+    pub(crate) no_verify: bool,
+    /// Address of a clone as cloud-init is told it, such as ip=10.0.0.5/24,gw=10.0.0.1; given twice, for networks without DHCP
+    #[arg(
+        long,
+        value_name = "IPCONFIG",
+        requires = "replace",
+        conflicts_with = "no_verify",
+        help_heading = "Replacing a template"
+    )]
+    pub(crate) ipconfig: Vec<String>,
+    /// How long a clone may take to its login, and k3s from there
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        requires = "replace",
+        conflicts_with = "no_verify",
+        help_heading = "Replacing a template"
+    )]
+    pub(crate) verify_timeout: Option<u64>,
+}
+
+/// What becomes of the old template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OldArg {
+    /// Keep it under another name, without the tag of images
+    Retire,
+    /// Delete it at the end, unless linked clones stand on it
+    Delete,
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +225,9 @@ pub(crate) struct ListArgs {
     pub(crate) dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) variables: VariableArgs,
+    /// List those too whose place another one has taken
+    #[arg(long)]
+    pub(crate) retired: bool,
 }
 
 #[derive(Debug, Args)]

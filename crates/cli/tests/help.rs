@@ -132,6 +132,25 @@ fn help_of_build() {
           --var-file <FILE>
               Read variables from a file (*.pkrvars.hcl or *.pkrvars.json), also spelled -var-file
 
+    Replacing a template:
+          --replace[=<OLD>]
+              Build beside the template that has this name, and take its place once the new one is
+              finished and verified; the old one is kept under another name, or deleted
+
+              Possible values:
+              - retire: Keep it under another name, without the tag of images
+              - delete: Delete it at the end, unless linked clones stand on it
+
+          --no-verify
+              Replace without booting two clones of the new template first
+
+          --ipconfig <IPCONFIG>
+              Address of a clone as cloud-init is told it, such as ip=10.0.0.5/24,gw=10.0.0.1; given
+              twice, for networks without DHCP
+
+          --verify-timeout <SECONDS>
+              How long a clone may take to its login, and k3s from there
+
     Output:
           --json
               Print one JSON object a line (events, findings, results) instead of text

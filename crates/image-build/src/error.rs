@@ -108,6 +108,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A new template whose clones are not as they must be; it does not take the old one's place.
+    #[error("the clones of the new template are not as they must be: {}; the template that it was to replace is untouched", findings.join("; "))]
+    NotVerified {
+        /// What was found, each with its check's name.
+        findings: Vec<String>,
+    },
     /// A name or id that is in use.
     #[error("{what} is taken by {by}")]
     Taken {

@@ -11,13 +11,14 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use proxmox_client::{Client, ConfigView, Content, ErrorKind, NodeName, Resource, Vmid, VolId};
+use proxmox_client::{Client, ConfigView, Content, ErrorKind, NodeName, Qemu, Resource, VmConfigUpdate, Vmid, VolId};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::build::{BUILD_TAG_PREFIX, TASK_LIMIT, destroy, destroy_volume, is_id};
+use crate::build::{BUILD_TAG_PREFIX, DELETE_OLD, RETIRE, TASK_LIMIT, ask, destroy, destroy_volume, is_id};
 use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
+use crate::replace::Old;
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How old a volume without a VM has to be until it counts as left behind, by default. Its VM is made within
@@ -45,6 +46,25 @@ pub enum Thing {
         /// Its id.
         volid: String,
     },
+    /// The name that a build gave to the template whose place it was to take. Removed, it is the image's again.
+    Name {
+        /// The old template's node.
+        node: String,
+        /// Its id.
+        vmid: u32,
+        /// The name that it has.
+        name: String,
+        /// The name that it gets back.
+        image: String,
+    },
+    /// A build's mark on a template that is complete and bears the image's name, so that the template stays: only the deletion of the
+    /// one that it replaced was still to come. That one stays too, under its retired name.
+    Mark {
+        /// The template's node.
+        node: String,
+        /// Its id.
+        vmid: u32,
+    },
 }
 
 impl fmt::Display for Thing {
@@ -54,6 +74,13 @@ impl fmt::Display for Thing {
                 write!(f, "{} {vmid} on {node}", if *template { "template" } else { "vm" })
             }
             Self::Volume { node, volid } => write!(f, "{volid} on {node}"),
+            Self::Name {
+                node,
+                vmid,
+                name,
+                image,
+            } => write!(f, "the name {name} of template {vmid} on {node}, which is {image} then"),
+            Self::Mark { node, vmid } => write!(f, "the build's mark on template {vmid} on {node}, which is complete"),
         }
     }
 }
@@ -138,10 +165,15 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
         .await
         .map_err(Error::api("listing the cluster's resources"))?;
     let mut all: BTreeMap<(Origin, String), Found> = BTreeMap::new();
+    // The verification that a build has begun of its own template.
+    let mut parts: BTreeMap<String, String> = BTreeMap::new();
     for guest in resources.iter().filter(|resource| resource.is_qemu()) {
-        let Some(found) = look_at(client, guest).await? else {
+        let Some((found, verification)) = look_at(client, guest).await? else {
             continue;
         };
+        if let Some(verification) = verification {
+            parts.insert(found.id.clone(), verification);
+        }
         match all.entry((found.of, found.id.clone())) {
             Entry::Vacant(entry) => {
                 entry.insert(found);
@@ -168,17 +200,25 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
             volid: volume.volid.to_string(),
         });
     }
+    // It lives and dies with the build, and its clones stand on the build's template.
+    for (build, verification) in parts {
+        let part = all.remove(&(Origin::Verification, verification));
+        if let (Some(found), Some(part)) = (all.get_mut(&(Origin::Build, build)), part) {
+            found.things.extend(part.things);
+        }
+    }
     Ok(all.into_values().collect())
 }
 
 /// A guest whose tag or name looks like ours, and what its own configuration says: the cluster's list can lag (`FACTS` 80), and a
-/// clone takes tags along.
-async fn look_at(client: &Client, guest: &Resource) -> Result<Option<Found>, Error> {
+/// clone takes tags along. With it the verification that the build has begun, if it has.
+async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Option<String>)>, Error> {
     let named = guest.name.as_deref().and_then(verification_of);
     let marks = marks_of(guest.tags().iter().map(String::as_str), named);
     let (Some((of, id)), Some(vmid), Some(node)) = (marks.first().cloned(), guest.vmid, guest.node.as_deref()) else {
         return Ok(None);
     };
+    let mut verification = None;
     let mut found = Found {
         id,
         of,
@@ -198,7 +238,7 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<Found>, Err
         Err(error) if error.is_not_found() => return Ok(None),
         Err(error) if matches!(error.kind(), ErrorKind::Proxy | ErrorKind::Permission) => {
             found.because = format!("vm {vmid} cannot be read: {error}");
-            return Ok(Some(found));
+            return Ok(Some((found, None)));
         }
         Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
     };
@@ -216,6 +256,10 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<Found>, Err
             } else {
                 format!("it gave no sign of life since {}", journal.lease)
             };
+            if of == Origin::Build {
+                look_at_swap(client, &mut found, &journal).await?;
+                verification = verification_in(&journal);
+            }
             found.image = Some(journal.image);
             found.step = Some(journal.step);
         }
@@ -224,7 +268,52 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<Found>, Err
         Ok(None) => found.because = format!("vm {vmid} bears its tag but no journal: look at it yourself"),
         Err(error) => found.because = format!("the journal of vm {vmid} is no help: {error}"),
     }
-    Ok(Some(found))
+    Ok(Some((found, verification)))
+}
+
+/// What a build that takes the place of another template has left besides its VM.
+async fn look_at_swap(client: &Client, found: &mut Found, journal: &Journal) -> Result<(), Error> {
+    if journal.step == DELETE_OLD {
+        found.things = found
+            .things
+            .iter()
+            .map(|thing| match thing {
+                Thing::Vm { node, vmid, .. } => Thing::Mark {
+                    node: node.clone(),
+                    vmid: *vmid,
+                },
+                other => other.clone(),
+            })
+            .collect();
+        return Ok(());
+    }
+    let cancel = CancellationToken::new();
+    let Some(old) = old_of(client, journal, &cancel).await? else {
+        return Ok(());
+    };
+    if let Some(config) = old.config(&cancel).await?
+        && old.is_retired(&config)
+    {
+        found.things.push(Thing::Name {
+            node: old.vm().node().to_string(),
+            vmid: old.vm().vmid().get(),
+            name: old.retired_name().to_owned(),
+            image: journal.image.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// The template whose place a build was to take, if it had come so far and that is still there.
+async fn old_of(client: &Client, journal: &Journal, cancel: &CancellationToken) -> Result<Option<Old>, Error> {
+    let Some(replacing) = journal.replacing.as_ref().filter(|_| journal.step == RETIRE) else {
+        return Ok(None);
+    };
+    Old::find(client, replacing, &journal.image, &journal.build, cancel).await
+}
+
+fn verification_in(journal: &Journal) -> Option<String> {
+    journal.replacing.as_ref()?.verification.as_ref()?.id.clone()
 }
 
 /// A volume with an id of ours in its name.
@@ -346,7 +435,14 @@ pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) 
             Thing::Vm { node, vmid, .. } => {
                 let node = NodeName::new(node.as_str()).map_err(bad())?;
                 let vmid = Vmid::new(*vmid).map_err(bad())?;
-                if remove_vm(client, &found.id, &node, vmid, cancel).await? {
+                removed.extend(remove_vm(client, found.of, &found.id, &node, vmid, cancel).await?);
+            }
+            // It goes with the VM that was to bear the name, which is on the list before it.
+            Thing::Name { .. } => {}
+            Thing::Mark { node, vmid } => {
+                let node = NodeName::new(node.as_str()).map_err(bad())?;
+                let vmid = Vmid::new(*vmid).map_err(bad())?;
+                if remove_mark(client, &found.id, &node, vmid, cancel).await? {
                     removed.push(thing.to_string());
                 }
             }
@@ -361,9 +457,52 @@ pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) 
     Ok(removed)
 }
 
-/// Takes the build over, so that no one goes on with it in the same moment, and destroys its VM. `false` when there is none any
-/// more.
+/// Takes the build over, so that no one goes on with it in the same moment, gives the template that it was to replace its name
+/// back, and destroys its clones and its VM. What was removed; nothing when there is no VM any more.
 async fn remove_vm(
+    client: &Client,
+    of: Origin,
+    build: &str,
+    node: &NodeName,
+    vmid: Vmid,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Error> {
+    let vm = client.node(node).qemu(vmid);
+    let Some((journal, template, _keeper)) = take_over(client, build, &vm).await? else {
+        return Ok(Vec::new());
+    };
+    let mut removed = Vec::new();
+    if of == Origin::Build {
+        if let Some(old) = old_of(client, &journal, cancel).await?
+            && old.restore(cancel).await?
+        {
+            removed.push(
+                Thing::Name {
+                    node: old.vm().node().to_string(),
+                    vmid: old.vm().vmid().get(),
+                    name: old.retired_name().to_owned(),
+                    image: journal.image.clone(),
+                }
+                .to_string(),
+            );
+        }
+        // PVE keeps a template as long as there are linked clones of it.
+        if let Some(verification) = verification_in(&journal) {
+            removed.extend(remove_verification(client, &verification, cancel).await?);
+        }
+    }
+    destroy(client, &vm, cancel).await?;
+    let thing = Thing::Vm {
+        node: node.to_string(),
+        vmid: vmid.get(),
+        template,
+    };
+    removed.push(thing.to_string());
+    Ok(removed)
+}
+
+/// Takes over a build whose image is complete, and ends it there.
+async fn remove_mark(
     client: &Client,
     build: &str,
     node: &NodeName,
@@ -371,9 +510,24 @@ async fn remove_vm(
     cancel: &CancellationToken,
 ) -> Result<bool, Error> {
     let vm = client.node(node).qemu(vmid);
+    let Some((_, _, keeper)) = take_over(client, build, &vm).await? else {
+        return Ok(false);
+    };
+    let config = ask("reading a template's tags", cancel, || vm.config(ConfigView::Pending)).await?;
+    let mut tags = config.tags();
+    tags.retain(|tag| mark_of(tag).is_none());
+    let update = VmConfigUpdate::new().tags(tags);
+    keeper.close(cancel, &update, None).await?;
+    Ok(true)
+}
+
+/// The journal of a dead build or verification, with our name in it now, and whether its VM has become a template; `None` when
+/// the VM is gone.
+async fn take_over(client: &Client, build: &str, vm: &Qemu) -> Result<Option<(Journal, bool, Keeper)>, Error> {
+    let vmid = vm.vmid();
     let config = match vm.config(ConfigView::Pending).await {
         Ok(config) => config,
-        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) if error.is_not_found() => return Ok(None),
         Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
     };
     let living = |found: String| Error::TakenOver {
@@ -389,11 +543,51 @@ async fn remove_vm(
     }
     let ours = Journal {
         holder: new_holder(),
-        ..journal
+        ..journal.clone()
     };
-    let _keeper = Keeper::take_over(client, vm.clone(), LEASE, &config, ours).await?;
-    destroy(client, &vm, cancel).await?;
-    Ok(true)
+    let keeper = Keeper::take_over(client, vm.clone(), LEASE, &config, ours).await?;
+    Ok(Some((journal, config.is_template(), keeper)))
+}
+
+/// Removes the clones and the volume of a verification whose build is known to be dead, whether its own lease has ended or not.
+pub(crate) async fn remove_verification(
+    client: &Client,
+    id: &str,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Error> {
+    let resources = ask("listing the cluster's resources", cancel, || {
+        client.cluster_resources(None)
+    })
+    .await?;
+    let mark = (Origin::Verification, id.to_owned());
+    let mut removed = Vec::new();
+    for guest in resources.iter().filter(|resource| resource.is_qemu()) {
+        let named = guest.name.as_deref().and_then(verification_of);
+        let marks = marks_of(guest.tags().iter().map(String::as_str), named);
+        let (true, Some(vmid), Some(node)) = (marks.contains(&mark), guest.vmid, guest.node.as_deref()) else {
+            continue;
+        };
+        let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
+        let vm = client.node(&node).qemu(vmid);
+        let attempt = format!("reading the configuration of vm {vmid}");
+        let config = match ask(&attempt, cancel, || vm.config(ConfigView::Pending)).await {
+            Ok(config) => config,
+            Err(Error::Api { source, .. }) if source.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
+        let journal = journal::read(config.description().unwrap_or_default()).ok().flatten();
+        if journal.is_some_and(|journal| journal.build == id && journal.vmid == vmid) {
+            destroy(client, &vm, cancel).await?;
+            removed.push(format!("vm {vmid} on {node}"));
+        }
+    }
+    for volume in volumes(client, &resources).await? {
+        if (volume.of, volume.id.as_str()) == (Origin::Verification, id) {
+            destroy_volume(client, &volume.node, &volume.volid, TASK_LIMIT, cancel).await?;
+            removed.push(format!("{} on {}", volume.volid, volume.node));
+        }
+    }
+    Ok(removed)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use common::{Lab, story};
 use image_build::plan::{Grant, Level};
 use image_build::spec::{CommunicatorKind, ImageSpecBuilder};
 use image_build::verify::{VerifySpec, preflight, verify_grants};
-use image_build::{ImageSpec, PlanReport};
+use image_build::{ImageSpec, OldTemplate, PlanReport, Replace};
 use proxmox_client::{Client, Method};
 use pve_emulator::Emulator;
 use pve_emulator::engine::simulated::SimulatedOptions;
@@ -397,4 +397,94 @@ async fn the_documented_role_is_the_code_s_own_and_builds_an_image() {
             .collect();
         assert!(refused.is_empty(), "{heading}: {refused:?}");
     }
+}
+
+/// What a replacement needs is what its grants say: with them alone the old template is renamed or deleted and the new one verified.
+#[tokio::test]
+async fn a_replacement_needs_its_grants_and_no_other() {
+    for (version, major) in EDITIONS {
+        for (old, pool) in [(OldTemplate::Retire, None), (OldTemplate::Delete, Some("images"))] {
+            let rights = Rights::new(version).await;
+            let spec = || {
+                let spec = rights.lab.open_spec().name("alma9-k3-node-amd64-v1.29.0-v1");
+                let mut spec = spec.build().unwrap();
+                spec.pool = pool.map(|pool| pool.parse().unwrap());
+                spec
+            };
+            let built = image_build::build(&rights.root, spec()).await;
+            built.unwrap_or_else(|error| panic!("{}", error.chain()));
+            let replace = Replace::new(old);
+            rights
+                .give(&image_build::plan::grants_replacing(&spec(), major, &replace))
+                .await;
+            let before = rights.lab.pve.requests().len();
+            let artifact = image_build::build(&rights.lab.client, spec()).replace(replace).await;
+            let artifact = artifact.unwrap_or_else(|error| panic!("{version} {old}: {}", error.chain()));
+            assert_eq!(
+                artifact.replaced.unwrap().kept_as.is_some(),
+                old == OldTemplate::Retire,
+                "{version} {old}"
+            );
+            let refused: Vec<String> = rights.lab.pve.requests()[before..]
+                .iter()
+                .filter(|request| request.status == 403)
+                .map(|request| format!("{} {}", request.method, request.path))
+                .collect();
+            assert!(refused.is_empty(), "{version} {old}: {refused:?}");
+        }
+    }
+}
+
+/// Without a privilege that only a replacement needs, the plan names it before anything is built.
+#[tokio::test]
+async fn what_a_replacement_lacks_is_named_before_the_build() {
+    let rights = Rights::new("9.2").await;
+    let spec = || {
+        let spec = rights.lab.open_spec().name("alma9-k3-node-amd64-v1.29.0-v1");
+        spec.build().unwrap()
+    };
+    let built = image_build::build(&rights.root, spec()).await;
+    built.unwrap_or_else(|error| panic!("{}", error.chain()));
+    rights.give(&image_build::plan::grants(&spec(), 9)).await;
+    let replace = Replace::new(OldTemplate::Delete);
+    let report = image_build::plan::plan_replacing(&rights.lab.client, &spec(), &replace)
+        .await
+        .unwrap();
+    let found = errors(&report);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with(&format!("privileges: `{TOKEN}` lacks VM.Clone on /vms")),
+        "{found:?}"
+    );
+    let finding = report.at(Level::Error).next().expect("one");
+    let fix = finding.fix.as_deref().expect("a line to run");
+    rights.shell(fix.strip_prefix("run on a node: ").unwrap()).await;
+    let report = image_build::plan::plan_replacing(&rights.lab.client, &spec(), &replace)
+        .await
+        .unwrap();
+    assert!(report.is_ok(), "{:?}", errors(&report));
+}
+
+/// The page's lines are the grants that a replacement adds, for Proxmox VE 9.
+#[test]
+fn the_page_has_the_roles_of_a_replacement() {
+    let spec = ImageSpec::builder()
+        .k3s_version("v1.29.0+k3s1".parse().unwrap())
+        .node("pve")
+        .build()
+        .unwrap();
+    let replace = Replace::new(OldTemplate::Delete);
+    let mut added: Vec<Grant> = Vec::new();
+    for grant in image_build::plan::grants_replacing(&spec, 9, &replace) {
+        if !["K3simageReplace", "K3simageVerify"].contains(&grant.role.as_str()) {
+            continue;
+        }
+        match added.iter_mut().find(|known| known.role == grant.role) {
+            Some(known) => known.privileges.extend(grant.privileges),
+            None => added.push(grant),
+        }
+    }
+    let wanted = lines(&added);
+    let wanted: Vec<&str> = wanted.lines().skip(2).collect();
+    assert_eq!(block("replace").lines().collect::<Vec<_>>(), wanted);
 }

@@ -73,6 +73,18 @@ impl Artifact {
             .collect()
     }
 
+    /// The vmid of the template that it took the place of; None when it replaced none.
+    #[getter]
+    fn replaced_vmid(&self) -> Option<u32> {
+        self.0.replaced.as_ref().map(|old| old.vmid)
+    }
+
+    /// The name under which the replaced template is kept; None when it is gone, or none was replaced.
+    #[getter]
+    fn retired_name(&self) -> Option<&str> {
+        self.0.replaced.as_ref()?.kept_as.as_deref()
+    }
+
     /// How many API requests the build sent.
     #[getter]
     fn api_requests(&self) -> u64 {

@@ -111,6 +111,12 @@ impl PlanReport {
         self.0.vmid
     }
 
+    /// The vmid of the template that would be replaced; None when that was not asked, or there is none.
+    #[getter]
+    fn replaces(&self) -> Option<u32> {
+        self.0.replaces
+    }
+
     /// All findings in the order of the checks.
     #[getter]
     fn findings(&self) -> Vec<Finding> {

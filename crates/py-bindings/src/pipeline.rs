@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use image_build::ImageSpec as Spec;
 use image_build::build::{Artifact as BuiltArtifact, Event as BuildEvent};
+use image_build::{ImageSpec as Spec, OldTemplate, Replace};
 use proxmox_client::Client as Pve;
 use pyo3::coroutine::CancelHandle;
 use pyo3::prelude::*;
@@ -12,7 +12,7 @@ use pyo3::types::{PyDict, PyMapping};
 
 use crate::artifact::Artifact;
 use crate::client::Client;
-use crate::errors::{Failure, worker_died};
+use crate::errors::{Failure, invalid_input, worker_died};
 use crate::finding::{Finding, PlanReport};
 use crate::folder::FolderInputs;
 use crate::request::Request;
@@ -28,9 +28,40 @@ pub(crate) async fn resolved(request: Request) -> Result<(Pve, Spec), Failure> {
     }
 }
 
-async fn look(request: Request) -> Result<PlanReport, Failure> {
+async fn look(request: Request, replace: Option<Replace>) -> Result<PlanReport, Failure> {
     let (pve, spec) = resolved(request).await?;
-    Ok(PlanReport(image_build::plan::plan(&pve, &spec).await?))
+    Ok(PlanReport(match replace {
+        Some(replace) => image_build::plan::plan_replacing(&pve, &spec, &replace).await?,
+        None => image_build::plan::plan(&pve, &spec).await?,
+    }))
+}
+
+/// What `replace`, `verify` and `ip_configs` say together.
+fn replacing(
+    old: Option<&str>,
+    verify: Option<bool>,
+    ip_configs: Option<(String, String)>,
+) -> PyResult<Option<Replace>> {
+    let Some(old) = old else {
+        return match (verify, &ip_configs) {
+            (None, None) => Ok(None),
+            _ => Err(invalid_input(
+                "verify and ip_configs say how a replacement is verified: give replace too",
+            )),
+        };
+    };
+    let old: OldTemplate = old
+        .parse()
+        .map_err(|error| invalid_input(&format!("replace: {error}")))?;
+    let verify = verify.unwrap_or(true);
+    if !verify && ip_configs.is_some() {
+        return Err(invalid_input("ip_configs are for a verification, and verify is False"));
+    }
+    let replace = Replace::new(old).verify(verify);
+    Ok(Some(match ip_configs {
+        Some((first, second)) => replace.ip_configs([first, second]),
+        None => replace,
+    }))
 }
 
 fn start_build(
@@ -38,12 +69,16 @@ fn start_build(
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
     lease: Duration,
+    replace: Option<Replace>,
 ) -> PyResult<Running<BuiltArtifact, BuildEvent>> {
     Running::undoing(on_event, move |events, token| async move {
         let (pve, spec) = resolved(request).await?;
         let mut build = image_build::build(&pve, spec).events(events).cancel(token).lease(lease);
         if let Some(path) = manifest {
             build = build.manifest(path);
+        }
+        if let Some(replace) = replace {
+            build = build.replace(replace);
         }
         Ok(build.await?)
     })
@@ -67,10 +102,14 @@ fn start_build(
 ///     on_event: Called with each Event.
 ///     manifest: A file to add the build to, in Packer's manifest shape.
 ///     lease: How long the build counts as living when this process gives no sign; until then it can be neither resumed nor collected.
+///     replace: Build beside the template that has this name and take its place once the new one is finished and verified; the old
+///         one is kept under another name ("retire") or deleted ("delete").
+///     verify: False replaces without booting two clones of the new template first.
+///     ip_configs: Addresses of these two clones, for networks without DHCP.
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), replace=None, verify=None, ip_configs=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, replace=None, verify=None, ip_configs=None, **keywords)"
 )]
 pub(crate) fn build(
     py: Python<'_>,
@@ -82,9 +121,13 @@ pub(crate) fn build(
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
     lease: Seconds,
+    replace: Option<String>,
+    verify: Option<bool>,
+    ip_configs: Option<(String, String)>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Artifact> {
     let lease = lease.duration("lease")?;
+    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
     let request = Request::read(
         py,
         folder,
@@ -94,7 +137,9 @@ pub(crate) fn build(
         client.as_ref(),
         keywords,
     )?;
-    start_build(request, on_event, manifest, lease)?.wait(py).map(Artifact)
+    start_build(request, on_event, manifest, lease, replace)?
+        .wait(py)
+        .map(Artifact)
 }
 
 /// Builds a template, awaited: as build(), with on_event called in the event loop's thread.
@@ -102,8 +147,8 @@ pub(crate) fn build(
 /// Cancelling the awaitable undoes the build before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), replace=None, verify=None, ip_configs=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, replace=None, verify=None, ip_configs=None, **keywords)"
 )]
 pub(crate) async fn build_async(
     folder: Option<PathBuf>,
@@ -114,10 +159,14 @@ pub(crate) async fn build_async(
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
     lease: Seconds,
+    replace: Option<String>,
+    verify: Option<bool>,
+    ip_configs: Option<(String, String)>,
     keywords: Option<Py<PyDict>>,
     #[pyo3(cancel_handle)] cancel: CancelHandle,
 ) -> PyResult<Artifact> {
     let lease = lease.duration("lease")?;
+    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
     let request = Python::attach(|py| {
         let (variables, keywords) = (
             variables.as_ref().map(|d| d.bind(py)),
@@ -133,7 +182,7 @@ pub(crate) async fn build_async(
             keywords,
         )
     })?;
-    start_build(request, on_event, manifest, lease)?
+    start_build(request, on_event, manifest, lease, replace)?
         .drive(cancel)
         .await
         .map(Artifact)
@@ -142,8 +191,8 @@ pub(crate) async fn build_async(
 /// Looks at the cluster for whatever would stop a build, and changes nothing. Takes the arguments of build().
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, replace=None, verify=None, ip_configs=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, replace=None, verify=None, ip_configs=None, **keywords)"
 )]
 pub(crate) fn plan(
     py: Python<'_>,
@@ -152,8 +201,12 @@ pub(crate) fn plan(
     variables: Option<&Bound<'_, PyMapping>>,
     var_files: Vec<PathBuf>,
     client: Option<Py<Client>>,
+    replace: Option<String>,
+    verify: Option<bool>,
+    ip_configs: Option<(String, String)>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<PlanReport> {
+    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
     let request = Request::read(
         py,
         folder,
@@ -163,14 +216,14 @@ pub(crate) fn plan(
         client.as_ref(),
         keywords,
     )?;
-    block(py, look(request))
+    block(py, look(request, replace))
 }
 
 /// Looks at the cluster for whatever would stop a build, awaited: as plan().
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, replace=None, verify=None, ip_configs=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, replace=None, verify=None, ip_configs=None, **keywords)"
 )]
 pub(crate) async fn plan_async(
     folder: Option<PathBuf>,
@@ -178,8 +231,12 @@ pub(crate) async fn plan_async(
     variables: Option<Py<PyMapping>>,
     var_files: Vec<PathBuf>,
     client: Option<Py<Client>>,
+    replace: Option<String>,
+    verify: Option<bool>,
+    ip_configs: Option<(String, String)>,
     keywords: Option<Py<PyDict>>,
 ) -> PyResult<PlanReport> {
+    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
     let request = Python::attach(|py| {
         let (variables, keywords) = (
             variables.as_ref().map(|d| d.bind(py)),
@@ -195,7 +252,7 @@ pub(crate) async fn plan_async(
             keywords,
         )
     })?;
-    spawn(look(request)).await
+    spawn(look(request, replace)).await
 }
 
 /// Checks a template folder without network and returns its warnings; what is wrong raises InvalidInputError.

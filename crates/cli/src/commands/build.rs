@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use image_build::spec::OnError;
-use image_build::{Artifact, Error, Event, EventKind, ImageSpec};
+use image_build::{Artifact, Error, Event, EventKind, ImageSpec, Replace};
 use proxmox_client::Client;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::MissedTickBehavior;
 
+use super::replace;
 #[cfg(feature = "emulator")]
 use crate::args::EngineArg;
 use crate::args::{BuildArgs, OnErrorArg, RunArgs};
@@ -33,16 +34,17 @@ pub(super) async fn run(args: BuildArgs, console: &Console, signals: &Signals) -
     }
     let loaded = folder::load(&args.dir, &args.variables, console)?;
     let client = folder::client(&loaded)?;
-    build(args.run, loaded.spec, client, Kind::New, console, signals).await
+    let replace = replace::asked(&args.replace)?;
+    build(args.run, loaded.spec, client, Kind::New { replace }, console, signals).await
 }
 
 /// What is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A new build.
-    New,
-    /// A new build whose guest is simulated.
-    Simulated,
+    /// A new build, in place of a template of its name if that was asked.
+    New { replace: Option<Replace> },
+    /// The same whose guest is simulated.
+    Simulated { replace: Option<Replace> },
     /// The build with this id, gone on with.
     Resumed(String),
 }
@@ -56,14 +58,16 @@ async fn on_emulator(
     signals: &Signals,
 ) -> Result<Exit, Box<Problem>> {
     let mut spec = folder::load(&args.dir, &args.variables, console)?.spec;
+    let replace = replace::asked(&args.replace)?;
     let cluster = embedded::start(&spec, engine, args.qemu, args.data.as_deref()).await?;
     let client = folder::connect(&embedded::connect(&mut spec, &cluster)?)?;
-    let kind = if engine == EngineArg::Simulated {
-        Kind::Simulated
+    let simulated = engine == EngineArg::Simulated;
+    let kind = if simulated {
+        Kind::Simulated { replace }
     } else {
-        Kind::New
+        Kind::New { replace }
     };
-    if kind == Kind::Simulated {
+    if simulated {
         console.note(format_args!(
             "{} on the embedded Proxmox VE emulator at {}: the guest is simulated, no image is made",
             console.out().warning("simulated:"),
@@ -100,7 +104,7 @@ pub(super) async fn build(
             OnErrorArg::Ask => OnError::Ask,
         };
     }
-    let simulated = kind == Kind::Simulated;
+    let simulated = matches!(kind, Kind::Simulated { .. });
     let asks = spec.on_error == OnError::Ask;
     if asks && !ask::possible(console) {
         return Err(
@@ -116,7 +120,13 @@ pub(super) async fn build(
     };
     let (sender, events) = unbounded_channel();
     let build = match kind {
-        Kind::New | Kind::Simulated => image_build::build(&client, spec),
+        Kind::New { replace } | Kind::Simulated { replace } => {
+            let build = image_build::build(&client, spec);
+            match replace {
+                Some(replace) => build.replace(replace),
+                None => build,
+            }
+        }
         Kind::Resumed(id) => image_build::resume(&client, spec, id),
     };
     let mut build = build

@@ -1,5 +1,6 @@
 //! `k3simage list`: the templates on the cluster that k3simage made.
 
+use image_build::RETIRED_TAG;
 use image_build::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Resource, ResourceKind, Vmid};
 use serde::Serialize;
@@ -19,6 +20,7 @@ struct Row {
     k3s_version: Option<String>,
     built: Option<String>,
     build_id: Option<String>,
+    retired: bool,
     tags: Vec<String>,
 }
 
@@ -29,7 +31,7 @@ pub(super) async fn run(args: &ListArgs, console: &Console) -> Result<Exit, Box<
         .await
         .map_err(|error| Problem::of_client("listing the cluster's templates", &error))?;
     let mut rows = Vec::new();
-    for resource in resources.iter().filter(|resource| is_image(resource)) {
+    for resource in resources.iter().filter(|resource| is_image(resource, args.retired)) {
         rows.extend(look(&client, resource).await?);
     }
     rows.sort_by(|a, b| (&a.name, a.vmid).cmp(&(&b.name, b.vmid)));
@@ -50,8 +52,9 @@ pub(super) async fn run(args: &ListArgs, console: &Console) -> Result<Exit, Box<
     Ok(Exit::Ok)
 }
 
-fn is_image(resource: &Resource) -> bool {
-    resource.is_qemu() && resource.template && resource.tags().iter().any(|tag| tag == IMAGE_TAG)
+fn is_image(resource: &Resource, retired: bool) -> bool {
+    let wanted = |tag: &String| tag == IMAGE_TAG || (retired && tag == RETIRED_TAG);
+    resource.is_qemu() && resource.template && resource.tags().iter().any(wanted)
 }
 
 /// Asks the template itself: the cluster's list can show an older VM's name for some seconds (`FACTS` 80).
@@ -90,6 +93,7 @@ fn row(name: Option<&str>, vmid: Vmid, node: &str, tags: Vec<String>, descriptio
         node: node.to_owned(),
         k3s_version: field(description, "k3s"),
         built: field(description, "built"),
+        retired: tags.iter().any(|tag| tag == RETIRED_TAG),
         build_id: field(description, "build").map(|id| id.trim_start_matches(BUILD_TAG_PREFIX).to_owned()),
         tags,
     }

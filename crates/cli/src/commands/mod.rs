@@ -8,6 +8,7 @@ mod gc;
 mod init;
 mod list;
 mod plan;
+mod replace;
 mod resume;
 mod validate;
 mod verify;
@@ -31,6 +32,18 @@ pub(crate) async fn dispatch(command: Command, console: &Console, signals: &Sign
         Command::Verify(args) => Box::pin(verify::run(args, console, signals)).await,
         #[cfg(feature = "emulator")]
         Command::Emulator(args) => Box::pin(emulator::run(&args, console, signals)).await,
+    }
+}
+
+/// The addresses of two clones, given both or not at all.
+fn ip_configs(given: &[String]) -> Result<Option<[String; 2]>, Box<Problem>> {
+    match given {
+        [] => Ok(None),
+        [first, second] => Ok(Some([first.clone(), second.clone()])),
+        other => {
+            let message = format!("--ipconfig is given {} times, but there are two clones", other.len());
+            Err(Problem::bad_input(message).help("give it twice: --ipconfig ip=10.0.0.5/24 --ipconfig ip=10.0.0.6/24"))
+        }
     }
 }
 

@@ -6,18 +6,23 @@ use image_build::PlanReport;
 use image_build::plan::Level;
 use serde_json::json;
 
-use crate::args::FolderArgs;
+use super::replace;
+use crate::args::PlanArgs;
 use crate::exit::Exit;
 use crate::folder;
 use crate::output::{Console, Problem, duration};
 
-pub(super) async fn run(args: &FolderArgs, console: &Console) -> Result<Exit, Box<Problem>> {
+pub(super) async fn run(args: &PlanArgs, console: &Console) -> Result<Exit, Box<Problem>> {
+    let replace = replace::asked(&args.replace)?;
+    let args = &args.folder;
     let loaded = folder::load(&args.dir, &args.variables, console)?;
     let client = folder::client(&loaded)?;
     let begun = Instant::now();
-    let report = image_build::plan(&client, &loaded.spec)
-        .await
-        .map_err(|error| Problem::before(&error))?;
+    let report = match &replace {
+        Some(replace) => image_build::plan::plan_replacing(&client, &loaded.spec, replace).await,
+        None => image_build::plan(&client, &loaded.spec).await,
+    };
+    let report = report.map_err(|error| Problem::before(&error))?;
     show(&report, console);
     let took = duration(begun.elapsed());
     let requests = client.request_count();
@@ -57,6 +62,7 @@ fn show(report: &PlanReport, console: &Console) {
         "node": report.node,
         "pve_version": report.pve_version,
         "vmid": report.vmid,
+        "replaces": report.replaces,
     }));
     let palette = console.out();
     console.note(format_args!(

@@ -10,6 +10,7 @@ use proxmox_client::Client;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::MissedTickBehavior;
 
+use super::ip_configs;
 use crate::args::VerifyArgs;
 #[cfg(feature = "emulator")]
 use crate::embedded;
@@ -51,16 +52,7 @@ fn spec(args: &VerifyArgs) -> Result<VerifySpec, Box<Problem>> {
         let pool = pool.parse();
         spec.pool = Some(pool.map_err(|error: proxmox_client::Error| wrong("--pool", &error))?);
     }
-    spec.ip_configs = match args.ipconfig.as_slice() {
-        [] => None,
-        [first, second] => Some([first.clone(), second.clone()]),
-        other => {
-            let message = format!("--ipconfig is given {} times, but there are two clones", other.len());
-            return Err(
-                Problem::bad_input(message).help("give it twice: --ipconfig ip=10.0.0.5/24 --ipconfig ip=10.0.0.6/24")
-            );
-        }
-    };
+    spec.ip_configs = ip_configs(&args.ipconfig)?;
     spec.ssh_port = args.ssh_port;
     let limit = Duration::from_secs(args.timeout);
     spec.timeouts.boot = limit;

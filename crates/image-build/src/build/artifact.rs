@@ -37,9 +37,21 @@ pub struct Artifact {
     pub timings: Vec<StepTiming>,
     /// How many API requests the build sent.
     pub api_requests: u64,
+    /// The template that it took the place of, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
     /// What the caller added by [`Build::custom_data`](super::Build::custom_data).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub custom_data: BTreeMap<String, String>,
+}
+
+/// A template that another one has taken the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Its VM id.
+    pub vmid: u32,
+    /// The name under which it is kept; `None` when it is gone.
+    pub kept_as: Option<String>,
 }
 
 /// How long a step took.
@@ -182,6 +194,7 @@ mod tests {
                 seconds: 1.5,
             }],
             api_requests: 42,
+            replaced: None,
             custom_data: BTreeMap::from([
                 ("simulated".to_owned(), "true".to_owned()),
                 ("vmid".to_owned(), "not this one".to_owned()),

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use proxmox_client::{Client, NodeName, Qemu, TaskOutcome, Upid, Vmid, VolId, Wait};
 use tokio_util::sync::CancellationToken;
 
-use super::artifact::{Artifact, StepTiming};
+use super::artifact::{Artifact, Replaced, StepTiming};
 use super::console::{GuestConsole, Sight};
 use super::description::BUILD_TAG_PREFIX;
 use super::event::Emitter;
@@ -24,6 +24,7 @@ use crate::communicator::{BuildKeys, Communicator};
 use crate::journal::{Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
+use crate::replace::{Old, Replace, Replacing};
 use crate::spec::ImageSpec;
 
 /// Something on the cluster that a build makes and must be able to remove.
@@ -73,6 +74,12 @@ pub(super) struct Context {
     open_task: Option<Upid>,
     pub(crate) report: Option<PlanReport>,
     pub(crate) resolved: Option<Resolved>,
+    /// Whether a template of the same name is to be replaced, and how.
+    pub(super) replace: Option<Replace>,
+    /// The template that this build replaces, once it is known that there is one.
+    pub(super) replacing: Option<Replacing>,
+    /// What became of it.
+    pub(super) replaced: Option<Replaced>,
     pub(super) reservation: Option<Reservation>,
     pub(crate) keys: Option<BuildKeys>,
     pub(crate) server: Option<KickstartServer>,
@@ -229,6 +236,9 @@ impl Context {
             open_task: None,
             report: None,
             resolved: None,
+            replace: None,
+            replacing: None,
+            replaced: None,
             reservation: None,
             keys: None,
             server: None,
@@ -268,6 +278,7 @@ impl Context {
             lease: lease_until(&self.client, self.lease),
             oemdrv: None,
             login: None,
+            replacing: self.replacing.clone(),
             inputs: Inputs::of(&self.spec),
         };
         self.state().write(&mut journal);
@@ -354,6 +365,7 @@ impl Context {
             tags: super::steps::template_tags(&self.spec),
             timings: self.timings.clone(),
             api_requests: self.client.request_count().saturating_sub(self.requests_before),
+            replaced: self.replaced.clone(),
             custom_data: self.custom_data.clone(),
         };
         Ok(self.artifact.insert(artifact))
@@ -362,6 +374,23 @@ impl Context {
     /// The tag that marks everything of this build as ours.
     pub(crate) fn build_tag(&self) -> String {
         format!("{}{}", BUILD_TAG_PREFIX, self.build_id)
+    }
+
+    /// The VM's name while it is built: the image's own, unless another template bears that until the swap.
+    pub(super) fn vm_name(&self) -> Result<String, Error> {
+        match &self.replacing {
+            Some(_) => Ok(self.build_tag()),
+            None => Ok(self.resolved()?.name.clone()),
+        }
+    }
+
+    /// The template that this build replaces, if it is still there.
+    pub(super) async fn old(&self) -> Result<Option<Old>, Error> {
+        let Some(replacing) = &self.replacing else {
+            return Ok(None);
+        };
+        let name = &self.resolved()?.name;
+        Old::find(&self.client, replacing, name, &self.build_id, &self.cancel).await
     }
 
     /// Handle of the build VM.

@@ -19,8 +19,12 @@ pub(crate) fn is_id(text: &str) -> bool {
 /// While the build runs: whose VM this is, and how to get rid of it if its builder died.
 pub(super) fn while_building(context: &Context) -> Result<String, Error> {
     let name = &context.resolved()?.name;
+    let place = match &context.replacing {
+        Some(replacing) => format!(" in place of template {}", replacing.vmid),
+        None => String::new(),
+    };
     Ok(format!(
-        "**{name}** is being built by k3simage, build `{}`.\n\nA build removes this VM when it fails. If its builder died, \
+        "**{name}** is being built by k3simage{place}, build `{}`.\n\nA build removes this VM when it fails. If its builder died, \
          `k3simage resume` goes on with it and `k3simage gc --yes` removes it.\n",
         context.build_id
     ))

@@ -15,7 +15,7 @@ mod step;
 mod steps;
 mod vm;
 
-pub use artifact::{Artifact, StepTiming};
+pub use artifact::{Artifact, Replaced, StepTiming};
 pub use console::Sight;
 pub use description::{BUILD_TAG_PREFIX, IMAGE_TAG};
 pub use event::{EVENT_VERSION, Event, EventKind, Unit};
@@ -29,5 +29,5 @@ pub(crate) use pace::Pace;
 pub(crate) use reservation::Reservation;
 pub(crate) use runner::{Control, OnFailure, Runs, run as run_steps};
 pub(crate) use step::Step;
-pub(crate) use steps::needs_medium;
-pub(crate) use vm::{TASK_LIMIT, destroy, destroy_volume, may_pass};
+pub(crate) use steps::{DELETE_OLD, RETIRE, needs_medium, vms};
+pub(crate) use vm::{TASK_LIMIT, ask, destroy, destroy_volume, may_pass};

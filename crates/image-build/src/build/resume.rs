@@ -6,10 +6,11 @@ use super::context::{Context, Media, Resource};
 use super::description::BUILD_TAG_PREFIX;
 use super::reservation::Reservation;
 use super::slots;
+use super::steps::{DELETE_OLD, RETIRE};
 use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
-use crate::plan::{GUESTS, InstallerIso, survey_of};
+use crate::plan::{GUESTS, InstallerIso, Own, survey_of};
 use crate::spec::Delivery;
 
 /// What a build that is gone on with was found to be.
@@ -34,6 +35,12 @@ pub(super) enum Point {
     ShutDown,
     /// The VM is a template, or becomes one.
     Template,
+    /// The template is verified before it takes another one's place.
+    Verify,
+    /// It takes that place.
+    Retire,
+    /// It has taken that place, and the old one is to be deleted.
+    DeleteOld,
 }
 
 impl Point {
@@ -45,6 +52,9 @@ impl Point {
             Self::Connect => "connect",
             Self::ShutDown => "shut_down",
             Self::Template => "template",
+            Self::Verify => "verify",
+            Self::Retire => RETIRE,
+            Self::DeleteOld => DELETE_OLD,
         }
     }
 }
@@ -63,6 +73,9 @@ fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Deliver
         "create" | "install" | "provision" | "seal" => Point::Media,
         "shut_down" => Point::ShutDown,
         "finalise" | "template" => Point::Template,
+        "verify" => Point::Verify,
+        RETIRE => Point::Retire,
+        DELETE_OLD => Point::DeleteOld,
         _ => return None,
     })
 }
@@ -98,7 +111,11 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             context.spec.node
         )));
     }
-    let changed = Inputs::of(&context.spec).changed(&found.inputs);
+    // Of a finished image it matters no more what it was made of, and its journal does not hold it.
+    let changed = match found.step.as_str() {
+        DELETE_OLD => Vec::new(),
+        _ => Inputs::of(&context.spec).changed(&found.inputs),
+    };
     if !changed.is_empty() {
         return Err(refuse(format!(
             "what it was asked for has changed since it began: {}; put that back, or remove the build (k3simage gc) and build anew",
@@ -109,7 +126,12 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
         .or_cancel(survey_of(
             &context.client,
             &context.spec,
-            Some((&found.image, vm.vmid())),
+            Some(Own {
+                name: &found.image,
+                vmid: vm.vmid(),
+                replaces: found.replacing.as_ref().map(|replacing| replacing.vmid),
+            }),
+            None,
         ))
         .await??;
     let Some(resolved) = resolved else {
@@ -177,6 +199,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     };
     context.resolved = Some(resolved);
     context.keys = Some(keys);
+    context.replacing.clone_from(&found.replacing);
     context.resumed = Some(Resumed {
         point,
         provisioned: found.provisioned,
@@ -207,11 +230,11 @@ async fn find(client: &Client, build: &str) -> Result<(Qemu, VmConfig), Error> {
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
         };
-        // A clone of a build's VM has its tag and text, and another number.
+        // A clone of a build's VM has its tag and text, and another number; one of a verification has for a moment the tag alone.
         let own = journal::read(config.description().unwrap_or_default())
             .ok()
             .flatten()
-            .is_none_or(|journal| journal.vmid == vmid);
+            .is_none_or(|journal| journal.vmid == vmid && journal.build == build);
         if own {
             return Ok((vm, config));
         }
@@ -311,6 +334,16 @@ mod tests {
                 Some(Point::ShutDown),
             ),
             ("template", false, false, &Delivery::Oemdrv, true, Some(Point::Template)),
+            ("verify", false, false, &Delivery::Oemdrv, true, Some(Point::Verify)),
+            ("retire", false, false, &Delivery::Oemdrv, true, Some(Point::Retire)),
+            (
+                "delete_old",
+                false,
+                false,
+                &Delivery::Oemdrv,
+                true,
+                Some(Point::DeleteOld),
+            ),
             ("dance", true, true, &Delivery::Oemdrv, true, None),
         ] {
             assert_eq!(

@@ -17,12 +17,13 @@ use super::artifact::Artifact;
 use super::context::Context;
 use super::description::{BUILD_TAG_PREFIX, is_id};
 use super::event::{Emitter, Event, EventKind};
-use super::resume::take_over;
+use super::resume::{Point, take_over};
 use super::runner::{self, AfterFailure, AskOnError, Control, OnFailure};
 use super::step::Step;
-use super::steps;
+use super::steps::{self, Swap};
 use crate::Error;
 use crate::journal::LEASE;
+use crate::replace::Replace;
 use crate::spec::{ImageSpec, OnError};
 
 /// Name of the picture of a failed build's screen.
@@ -40,6 +41,7 @@ pub struct Build {
     screen: Option<PathBuf>,
     custom_data: BTreeMap<String, String>,
     lease: Duration,
+    replace: Option<Replace>,
     resume: Option<String>,
 }
 
@@ -55,6 +57,7 @@ impl fmt::Debug for Build {
             screen,
             custom_data,
             lease,
+            replace,
             resume,
         } = self;
         f.debug_struct("Build")
@@ -67,6 +70,7 @@ impl fmt::Debug for Build {
             .field("screen", screen)
             .field("custom_data", custom_data)
             .field("lease", lease)
+            .field("replace", replace)
             .field("resume", resume)
             .finish()
     }
@@ -106,6 +110,7 @@ pub fn build(client: &Client, spec: ImageSpec) -> Build {
         screen: None,
         custom_data: BTreeMap::new(),
         lease: LEASE,
+        replace: None,
         resume: None,
     }
 }
@@ -169,6 +174,25 @@ impl Build {
         self
     }
 
+    /// Builds beside the template that has the image's name, and takes its place at the end: once the new template is finished and
+    /// verified, the old one is renamed and kept, or deleted. Until then the old one is as it was, and when the build fails it
+    /// stays so. Where there is none it is an ordinary build. A build that is gone on with has this in its journal.
+    ///
+    /// ```no_run
+    /// # async fn example(pve: proxmox_client::Client, spec: image_build::ImageSpec) -> Result<(), image_build::Error> {
+    /// use image_build::OldTemplate;
+    /// let artifact = image_build::build(&pve, spec).replace(OldTemplate::Retire).await?;
+    /// if let Some(name) = artifact.replaced.and_then(|old| old.kept_as) {
+    ///     println!("the old one is {name} now");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replace(mut self, how: impl Into<Replace>) -> Self {
+        self.replace = Some(how.into());
+        self
+    }
+
     /// Adds a field to the artifact and to the manifest's `custom_data`, as Packer's manifest post-processor has it.
     pub fn custom_data(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.custom_data.insert(name.into(), value.into());
@@ -197,14 +221,14 @@ impl IntoFuture for Build {
 }
 
 async fn run(build: Build, cancel: CancellationToken) -> Result<Artifact, Error> {
-    let steps = steps::from_iso(build.manifest.clone());
-    run_steps(build, cancel, steps).await
+    let manifest = build.manifest.clone();
+    run_steps(build, cancel, |swap| steps::from_iso(manifest, swap)).await
 }
 
 async fn run_steps(
     build: Build,
     cancel: CancellationToken,
-    mut steps: Vec<Box<dyn Step<Context>>>,
+    make_steps: impl FnOnce(Option<Swap>) -> Vec<Box<dyn Step<Context>>> + Send,
 ) -> Result<Artifact, Error> {
     let Build {
         client,
@@ -216,6 +240,7 @@ async fn run_steps(
         screen,
         custom_data,
         lease,
+        replace,
         resume,
     } = build;
     let on_failure = on_failure(&spec, ask)?;
@@ -233,25 +258,35 @@ async fn run_steps(
         version = client.version() => version.ok().map(|version| version.version.clone()),
     };
     let screen = screen.or_else(|| Some(manifest.as_ref()?.with_file_name(SCREEN_FILE)));
+    let control = Control {
+        cancel: cancel.clone(),
+        on_failure,
+        undo_limit: spec.timeouts.undo,
+    };
+    let mut context = Context::new(client, Arc::clone(&spec), build_id, Arc::clone(&emitter), cancel);
+    context.custom_data = custom_data;
+    context.console.picture = screen;
+    context.lease = lease;
+    context.replace = replace;
+    // What steps there are is known once the journal has been read.
+    let from = match resume {
+        None => Ok("preflight"),
+        // The largest part of this future, which would lie in each caller's.
+        Some(_) => Box::pin(take_over(&mut context)).await.map(Point::step),
+    };
+    let mut steps = make_steps(swap(&context));
     emitter.emit(EventKind::BuildStarted {
         image: spec.name.to_string(),
         node: spec.node.to_string(),
         pve_version,
         steps: steps.iter().map(|step| step.name().to_string()).collect(),
     });
-    let control = Control {
-        cancel: cancel.clone(),
-        on_failure,
-        undo_limit: spec.timeouts.undo,
-    };
-    let mut context = Context::new(client, spec, build_id, Arc::clone(&emitter), cancel);
-    context.custom_data = custom_data;
-    context.console.picture = screen;
-    context.lease = lease;
-    let from = match resume {
-        None => Ok(0),
-        Some(_) => go_on(&mut context, &steps).await,
-    };
+    let from = from.and_then(|from| {
+        let index = steps.iter().position(|step| step.name() == from);
+        index.ok_or(Error::Missing {
+            what: "the step to begin with",
+        })
+    });
     let ended = match from {
         Ok(from) => runner::run(&mut steps, &mut context, &control, from).await,
         Err(error) => Err(error),
@@ -269,13 +304,17 @@ async fn run_steps(
     ended
 }
 
-/// Takes the build over; answers the index of the step to begin with.
-async fn go_on(context: &mut Context, steps: &[Box<dyn Step<Context>>]) -> Result<usize, Error> {
-    let from = take_over(context).await?.step();
-    let index = steps.iter().position(|step| step.name() == from);
-    index.ok_or(Error::Missing {
-        what: "the step to begin with",
-    })
+/// The steps of a replacement, as they were asked for or as the journal has them.
+fn swap(context: &Context) -> Option<Swap> {
+    let asked = context.replace.as_ref().map(|replace| Swap {
+        verifies: replace.verify,
+        then: replace.old,
+    });
+    let noted = context.replacing.as_ref().map(|replacing| Swap {
+        verifies: replacing.verification.is_some(),
+        then: replacing.then,
+    });
+    noted.or(asked)
 }
 
 /// An id as builds have it, with or without the tag's prefix.

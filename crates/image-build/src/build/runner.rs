@@ -84,7 +84,8 @@ pub(crate) async fn run<C: Runs>(
     control: &Control,
     from: usize,
 ) -> Result<(), Error> {
-    let mut committed = false;
+    // A build that is gone on with may have committed before.
+    let mut committed = steps.iter().take(from).any(|step| step.commits());
     for index in from..steps.len() {
         let Some(step) = steps.get_mut(index) else { break };
         let name = step.name();
@@ -124,10 +125,9 @@ pub(crate) async fn run<C: Runs>(
                     // Nothing of it is ours any more, neither to look at nor to remove nor to speak of.
                 } else {
                     *sight = see(context, &error).await;
-                    if committed {
-                        kept = context.leftovers();
-                    } else if choose(&control.on_failure, &name, &error, context.emitter()).await == AfterFailure::Keep
-                    {
+                    let keeps = committed
+                        || choose(&control.on_failure, &name, &error, context.emitter()).await == AfterFailure::Keep;
+                    if keeps {
                         let_go(context).await;
                         kept = context.leftovers();
                     } else {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Resource};
 use super::pace::Pace;
+use super::steps::DELETE_OLD;
 use crate::Error;
 use crate::journal;
 
@@ -35,6 +36,15 @@ pub(crate) fn may_pass(error: &proxmox_client::Error) -> bool {
         )
 }
 
+/// Whether PVE kept a template because of its linked clones, which waiting does not change.
+pub(super) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
+    match error {
+        // qemu-server PVE/QemuServer.pm and pve-storage PVE/Storage.pm (FACTS 44)
+        proxmox_client::Error::Task { exit, .. } => exit.contains("still in use by linked clone"),
+        _ => false,
+    }
+}
+
 /// Stops and deletes a VM or template with its disks, however long PVE's own clean-up holds its lock; one that is gone is no
 /// error.
 pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<(), Error> {
@@ -43,6 +53,9 @@ pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationTok
         match destroy_once(client, vm, cancel).await {
             Ok(()) => return Ok(()),
             Err(Error::Api { source, .. }) if source.is_not_found() => return Ok(()),
+            Err(Error::Api { attempt, source }) if is_base_in_use(&source) => {
+                return Err(Error::Api { attempt, source });
+            }
             // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
             Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
             Err(error) => return Err(error),
@@ -90,6 +103,24 @@ pub(crate) async fn destroy_volume(
             Ok(()) => return Ok(()),
             Err(error) if may_pass(&error) => pace.pause(&error.to_string()).await?,
             Err(error) => return Err(Error::api(what)(error)),
+        }
+    }
+}
+
+/// Asks until PVE answers: an API that is out of reach for a moment says nothing of what was asked for.
+pub(crate) async fn ask<T, F>(
+    attempt: &str,
+    cancel: &CancellationToken,
+    mut call: impl FnMut() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, proxmox_client::Error>>,
+{
+    let mut pace = Pace::new(attempt, OUTAGE_LIMIT, cancel);
+    loop {
+        match call().await {
+            Err(error) if journal::is_passing(&error) => pace.pause(&error.to_string()).await?,
+            ended => return ended.map_err(Error::api(attempt)),
         }
     }
 }
@@ -228,6 +259,8 @@ impl Context {
                 Ok(config) => {
                     let description = config.description().unwrap_or_default();
                     return Ok(match journal::read(description) {
+                        // Once it is the image, no failure takes it away again.
+                        Ok(Some(journal)) if journal.step == DELETE_OLD => false,
                         Ok(Some(journal)) => journal.vmid == vmid && journal.holder == self.holder,
                         // A person may have taken the journal out; the tag is ours all the same.
                         Ok(None) => config.tags().contains(&self.build_tag()),

@@ -144,7 +144,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// The last change: the text for people without a journal behind it. The build is no longer one.
+    /// The last change: the text for people without a journal behind it, `people` or the one that is there. The build is no
+    /// longer one.
     ///
     /// # Errors
     /// As [`note`](Self::note).
@@ -152,12 +153,13 @@ impl Keeper {
         &self,
         cancel: &CancellationToken,
         update: &VmConfigUpdate,
-        people: &str,
+        people: Option<&str>,
     ) -> Result<(), Error> {
         let journal = self.journal.lock().await;
         self.set(cancel, &journal.holder, &journal.build, |description, found| {
-            let there = found.is_none() && strip(description) == people.trim_end();
-            (!there).then(|| update.clone().description(people))
+            let text = strip(people.unwrap_or(description));
+            let there = found.is_none() && strip(description) == text;
+            (!there).then(|| update.clone().description(text))
         })
         .await
     }
@@ -273,7 +275,7 @@ fn taken(found: &Result<Option<Journal>, super::JournalError>, holder: &str) -> 
 }
 
 /// Whether the same call may end better in a moment.
-fn is_passing(error: &proxmox_client::Error) -> bool {
+pub(crate) fn is_passing(error: &proxmox_client::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Busy | ErrorKind::Connect | ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy

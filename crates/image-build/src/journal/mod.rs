@@ -10,7 +10,7 @@ mod keeper;
 mod text;
 
 pub(crate) use inputs::Inputs;
-pub(crate) use keeper::{Heartbeat, Keeper, new_holder};
+pub(crate) use keeper::{Heartbeat, Keeper, is_passing, new_holder};
 use text::strip;
 pub(crate) use text::{JournalError, read, write};
 
@@ -19,6 +19,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use proxmox_client::{Client, Vmid, VolId};
 use serde::{Deserialize, Serialize};
+
+use crate::replace::Replacing;
 
 /// How long a builder that gives no sign of life counts as living.
 pub(crate) const LEASE: Duration = Duration::from_secs(5 * 60);
@@ -49,6 +51,9 @@ pub(crate) struct Journal {
     /// Fingerprint of the login key that the kickstart installs; one that cannot be made again is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) login: Option<String>,
+    /// The template that it takes the place of, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replacing: Option<Replacing>,
     /// What the build was asked for, part by part.
     pub(crate) inputs: Inputs,
 }

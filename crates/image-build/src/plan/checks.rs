@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStatus, Version};
+use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStatus, Version, Vmid};
 
 use super::privileges::{CONSOLE, Grant, Held};
 use super::report::{CONSOLE_CHECK, PlanReport};
+use crate::build::IMAGE_TAG;
 use crate::diagnostic::nearest;
 use crate::spec::{ImageSpec, IsoSource};
 use crate::text::human_bytes;
@@ -155,6 +156,7 @@ pub(super) fn storages(
     spec: &ImageSpec,
     storages: &[StorageStatus],
     hidden: &BTreeSet<String>,
+    verifies: bool,
 ) {
     let before = report.findings.len();
     let mut wanted: Vec<(String, Content, &str, u64)> = spec
@@ -174,7 +176,7 @@ pub(super) fn storages(
         IsoSource::Volid(volid) => Some(volid.storage().to_string()),
         _ => None,
     };
-    if crate::plan::media::writes_isos(spec) {
+    if verifies || crate::plan::media::writes_isos(spec) {
         wanted.push((
             spec.installer.iso_storage.to_string(),
             Content::Iso,
@@ -370,15 +372,20 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
                     .next_free(guests.iter().filter_map(|guest| guest.name.as_deref()))
                     .to_string()
             });
+            let other = match next {
+                Some(next) => format!("set image_version to the next iteration, {next}"),
+                None => "set another name".to_owned(),
+            };
+            let ours = guest.template && guest.tags().iter().any(|tag| tag == IMAGE_TAG);
+            let instead = if ours {
+                "or build beside it and take its place at the end: --replace".to_owned()
+            } else {
+                format!("or remove that {what} first")
+            };
             report.error(
                 "name",
                 format!("the name {name} is taken by {what} {}", describe(guest)),
-                match next {
-                    Some(next) => {
-                        format!("set image_version to the next iteration, {next}, or remove that {what} first")
-                    }
-                    None => format!("set another name, or remove that {what} first"),
-                },
+                format!("{other}, {instead}"),
             );
         }
         None => report.ok("name", format!("name {name} free")),
@@ -405,7 +412,16 @@ pub(super) fn vmid_taken(report: &mut PlanReport, spec: &ImageSpec, guests: &[&R
     );
 }
 
-fn describe(guest: &Resource) -> String {
+/// The new template is to have the vmid of the old one.
+pub(super) fn vmid_of_old(report: &mut PlanReport, vmid: Vmid) {
+    report.error(
+        "vmid",
+        format!("vmid {vmid} is that of the template which is to be replaced, and Proxmox VE cannot give a VM another number"),
+        "set vm_id to 0, so that the new template gets the next free one",
+    );
+}
+
+pub(super) fn describe(guest: &Resource) -> String {
     let vmid = guest.vmid.map(|vmid| vmid.to_string()).unwrap_or_default();
     let name = guest.name.as_deref().unwrap_or("without a name");
     let node = guest

@@ -3,17 +3,19 @@
 pub(crate) mod checks;
 mod media;
 mod privileges;
+mod replace;
 mod report;
 mod survey;
 
 pub use privileges::Grant;
 pub(crate) use privileges::Held;
 pub use report::{Finding, Level, PlanReport};
-pub(crate) use survey::{GUESTS, InstallerIso, Resolved, survey, survey_of};
+pub(crate) use survey::{GUESTS, InstallerIso, Own, Resolved, survey, survey_of};
 
 use proxmox_client::Client;
 
 use crate::Error;
+use crate::replace::Replace;
 use crate::spec::ImageSpec;
 
 /// The privileges that a build of `spec` needs on Proxmox VE `pve_major` (8 or 9), path by path, and no other.
@@ -31,6 +33,11 @@ pub fn grants(spec: &ImageSpec, pve_major: u32) -> Vec<Grant> {
     privileges::grants_with(spec, pve_major, "/vms", &[])
 }
 
+/// The same for a build that takes the place of a template of its name.
+pub fn grants_replacing(spec: &ImageSpec, pve_major: u32, replace: &Replace) -> Vec<Grant> {
+    privileges::grants_replacing(spec, pve_major, "/vms", &[], replace, ["/vms", "/vms"])
+}
+
 /// Looks at the cluster for whatever would stop a build of `spec`. Changes nothing.
 ///
 /// # Errors
@@ -44,5 +51,19 @@ pub fn grants(spec: &ImageSpec, pve_major: u32) -> Vec<Grant> {
 /// `/version`, `/access/permissions`, `/cluster/resources`, `/cluster/nextid`, and of the node `storage`, `network`,
 /// `capabilities/qemu/cpu` and the ISO storage's `content`; PVE 8 and 9.
 pub async fn plan(client: &Client, spec: &ImageSpec) -> Result<PlanReport, Error> {
-    survey(client, spec).await.map(|(report, _)| report)
+    survey(client, spec, None).await.map(|(report, _)| report)
+}
+
+/// The same for a build that is to take the place of a template of its name ([`Build::replace`](crate::Build::replace)).
+///
+/// # Errors
+/// As [`plan`].
+///
+/// # Cancel safety
+/// Only reads; may be dropped at any time.
+///
+/// # Source
+/// As [`plan`], and the old template's configuration, those of builds under way, and the disks on its storages.
+pub async fn plan_replacing(client: &Client, spec: &ImageSpec, replace: &Replace) -> Result<PlanReport, Error> {
+    survey(client, spec, Some(replace)).await.map(|(report, _)| report)
 }

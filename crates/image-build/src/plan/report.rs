@@ -53,6 +53,9 @@ pub struct PlanReport {
     pub pve_version: String,
     /// Id that the template would get, as far as it can be known before it is taken.
     pub vmid: Option<u32>,
+    /// Id of the template that would be replaced, when that was asked for and there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u32>,
     /// All findings in the order of the checks.
     pub findings: Vec<Finding>,
 }

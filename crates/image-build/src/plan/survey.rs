@@ -7,10 +7,12 @@ use proxmox_client::{
     Client, DownloadUrl, ErrorKind, Method, NetworkInterface, PoolId, Resource, ResourceKind, Upload, Vmid, VolId,
 };
 
-use super::privileges::{Held, grants_with};
+use super::privileges::{Grant, Held, grants_replacing, grants_with};
+use super::replace::replaced;
 use super::report::PlanReport;
 use super::{checks, media};
 use crate::Error;
+use crate::replace::{Replace, Replacing};
 use crate::spec::ImageSpec;
 
 /// What preflight settled for the steps after it.
@@ -26,6 +28,8 @@ pub(crate) struct Resolved {
     pub(crate) taken_vmids: BTreeSet<Vmid>,
     /// The installer, or how it gets there.
     pub(crate) iso: InstallerIso,
+    /// The template that is replaced.
+    pub(crate) replacing: Option<Replacing>,
     /// The address under which a guest reaches this machine; set when the kickstart is served over HTTP.
     pub(crate) http_address: Option<IpAddr>,
 }
@@ -41,17 +45,36 @@ pub(crate) enum InstallerIso {
     Upload(VolId, Upload),
 }
 
-/// The report, and what was resolved if nothing stands against a build.
-pub(crate) async fn survey(client: &Client, spec: &ImageSpec) -> Result<(PlanReport, Option<Resolved>), Error> {
-    survey_of(client, spec, None).await
+/// What a build that is there already has, and what so does not stand against it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own<'a> {
+    /// The image's name.
+    pub(crate) name: &'a str,
+    /// Its VM.
+    pub(crate) vmid: Vmid,
+    /// The template that it replaces.
+    pub(crate) replaces: Option<Vmid>,
 }
 
-/// The same for a build that is there already, with its name and its VM, which do not stand against it.
+/// The report, and what was resolved if nothing stands against a build.
+pub(crate) async fn survey(
+    client: &Client,
+    spec: &ImageSpec,
+    replace: Option<&Replace>,
+) -> Result<(PlanReport, Option<Resolved>), Error> {
+    survey_of(client, spec, None, replace).await
+}
+
+/// The same for a build that is there already.
 pub(crate) async fn survey_of(
     client: &Client,
     spec: &ImageSpec,
-    own: Option<(&str, Vmid)>,
+    own: Option<Own<'_>>,
+    replace: Option<&Replace>,
 ) -> Result<(PlanReport, Option<Resolved>), Error> {
+    if let Some(replace) = replace {
+        replace.check()?;
+    }
     let mut report = PlanReport {
         image: spec.name.to_string(),
         node: spec.node.to_string(),
@@ -76,14 +99,17 @@ pub(crate) async fn survey_of(
     }
     let networks = networks(client, spec).await?;
     let next_id = client.next_id(spec.vmid).await;
-    let hidden = privileges(&mut report, client, spec, &networks, &next_id, version.number().major).await?;
+    let vmid = settled_vmid(spec, &next_id);
+    let grants = grants(spec, &networks, vmid, version.number().major, replace, &resources);
+    let hidden = privileges(&mut report, client, spec, &grants).await?;
 
     let node = client.node(&spec.node);
     let storages = node
         .storages()
         .await
         .map_err(Error::api(format!("listing the storages of node {}", spec.node)))?;
-    checks::storages(&mut report, spec, &storages, &hidden);
+    let verifies = replace.is_some_and(|replace| replace.verify);
+    checks::storages(&mut report, spec, &storages, &hidden, verifies);
     checks::bridges(&mut report, spec, &networks, &hidden);
     pool(&mut report, client, spec, &hidden).await?;
     let iso = media::installer(&mut report, client, spec, &storages).await?;
@@ -92,20 +118,33 @@ pub(crate) async fn survey_of(
 
     let guests: Vec<&Resource> = resources
         .iter()
-        .filter(|r| r.vmid.is_some() && own.is_none_or(|(_, vmid)| r.vmid != Some(vmid)))
+        .filter(|r| r.vmid.is_some() && own.is_none_or(|own| r.vmid != Some(own.vmid) && r.vmid != own.replaces))
         .collect();
-    let (name, next_vmid) = match own {
-        Some((name, vmid)) => {
-            checks::fixed_name(&mut report, spec, name, &guests);
-            (name.to_owned(), Some(vmid))
+    let (name, next_vmid, replacing) = match (own, replace) {
+        (Some(own), _) => {
+            checks::fixed_name(&mut report, spec, own.name, &guests);
+            (own.name.to_owned(), Some(own.vmid), None)
         }
-        None => (
+        (None, None) => (
             checks::name(&mut report, spec, &guests),
-            vmid(&mut report, next_id, spec, &guests)?,
+            free_vmid(&mut report, next_id, spec, &guests)?,
+            None,
         ),
+        (None, Some(replace)) => {
+            let (name, replacing) = replaced(&mut report, client, spec, replace, &guests).await?;
+            let next_vmid = match &replacing {
+                Some(old) if spec.vmid == Some(old.vmid) => {
+                    checks::vmid_of_old(&mut report, old.vmid);
+                    None
+                }
+                _ => free_vmid(&mut report, next_id, spec, &guests)?,
+            };
+            (name, next_vmid, replacing)
+        }
     };
     report.image.clone_from(&name);
     report.vmid = next_vmid.map(Vmid::get);
+    report.replaces = replacing.as_ref().map(|old| old.vmid.get());
 
     let resolved = match (report.is_ok(), next_vmid, iso) {
         (true, Some(next_vmid), Some(iso)) => Some(Resolved {
@@ -114,6 +153,7 @@ pub(crate) async fn survey_of(
             next_vmid,
             taken_vmids: guests.iter().filter_map(|guest| guest.vmid).collect(),
             iso,
+            replacing,
             http_address,
         }),
         _ => None,
@@ -121,14 +161,54 @@ pub(crate) async fn survey_of(
     Ok((report, resolved))
 }
 
+/// The vmid whose rights are asked for. Any number will do where none is wanted: all that do not exist have the same rights.
+fn settled_vmid(spec: &ImageSpec, next_id: &Result<Vmid, proxmox_client::Error>) -> Vmid {
+    spec.vmid
+        .or_else(|| next_id.as_ref().ok().copied())
+        .unwrap_or(Vmid::MIN)
+}
+
+/// What the build needs, path by path.
+fn grants(
+    spec: &ImageSpec,
+    networks: &[NetworkInterface],
+    vmid: Vmid,
+    pve_major: u32,
+    replace: Option<&Replace>,
+    resources: &[Resource],
+) -> Vec<Grant> {
+    let virtual_networks: Vec<&str> = networks
+        .iter()
+        .filter(|network| network.kind == "vnet")
+        .map(|network| network.iface.as_str())
+        .collect();
+    let own = format!("/vms/{vmid}");
+    let Some(replace) = replace else {
+        return grants_with(spec, pve_major, &own, &virtual_networks);
+    };
+    let name = spec.name.to_string();
+    let named = resources
+        .iter()
+        .find(|guest| guest.is_qemu() && guest.name.as_deref() == Some(&name));
+    let old = named
+        .and_then(|guest| guest.vmid)
+        .map_or_else(|| "/vms".to_owned(), |vmid| format!("/vms/{vmid}"));
+    // The clones of the verification get ids that are free too.
+    let taken = |vmid: &Vmid| resources.iter().any(|guest| guest.vmid == Some(*vmid));
+    let clone = (vmid.get() + 1..=Vmid::MAX.get())
+        .filter_map(|number| Vmid::new(number).ok())
+        .find(|vmid| !taken(vmid))
+        .unwrap_or(vmid);
+    let clone = format!("/vms/{clone}");
+    grants_replacing(spec, pve_major, &own, &virtual_networks, replace, [&old, &clone])
+}
+
 /// Which privileges are missing; the names of what the login may not see because of that.
 async fn privileges(
     report: &mut PlanReport,
     client: &Client,
     spec: &ImageSpec,
-    networks: &[NetworkInterface],
-    next_id: &Result<Vmid, proxmox_client::Error>,
-    pve_major: u32,
+    grants: &[Grant],
 ) -> Result<BTreeSet<String>, Error> {
     let attempt = || Error::api("reading the login's own privileges");
     let all = client.permissions(None).await.map_err(attempt())?;
@@ -141,22 +221,11 @@ async fn privileges(
         hidden.extend(spec.pool.iter().map(ToString::to_string));
         return Ok(hidden);
     }
-    // Any number will do where none is wanted: all that do not exist have the same rights.
-    let vmid = spec
-        .vmid
-        .or_else(|| next_id.as_ref().ok().copied())
-        .unwrap_or(Vmid::MIN);
-    let virtual_networks: Vec<&str> = networks
-        .iter()
-        .filter(|network| network.kind == "vnet")
-        .map(|network| network.iface.as_str())
-        .collect();
-    let grants = grants_with(spec, pve_major, &format!("/vms/{vmid}"), &virtual_networks);
     let mut paths: BTreeSet<String> = grants.iter().flat_map(|grant| grant.paths().cloned()).collect();
     paths.insert("/".to_owned());
     let held = Held::ask(client, paths).await.map_err(attempt())?;
-    let hidden = checks::privileges(report, &grants, &held, client.identity());
-    checks::console(report, &grants, &held, client.identity());
+    let hidden = checks::privileges(report, grants, &held, client.identity());
+    checks::console(report, grants, &held, client.identity());
     Ok(hidden)
 }
 
@@ -204,7 +273,7 @@ async fn pool(
 }
 
 /// The vmid that would be used, if one is free.
-fn vmid(
+fn free_vmid(
     report: &mut PlanReport,
     next_id: Result<Vmid, proxmox_client::Error>,
     spec: &ImageSpec,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proxmox_client::{Net, StorageId};
+use proxmox_client::{Net, PoolId, StorageId};
 
 use super::spec::VerifySpec;
 use crate::plan::Grant;
@@ -30,38 +30,9 @@ pub(super) fn grants_on(
     pve_major: u32,
     disk_storages: &BTreeSet<StorageId>,
     networks: &[Net],
-    [template_path, clone_path]: [&str; 2],
+    paths: [&str; 2],
 ) -> Vec<Grant> {
-    let agent = if pve_major <= 8 {
-        "VM.Monitor"
-    } else {
-        "VM.GuestAgent.Audit"
-    };
-    let on_clones = vec![
-        "VM.Allocate",
-        "VM.PowerMgmt",
-        "VM.Config.CDROM",
-        "VM.Config.Cloudinit",
-        "VM.Config.Options",
-        agent,
-    ];
-    let mut on_template = Grant::new("/vms".to_owned(), "K3simageVerify", vec!["VM.Audit", "VM.Clone"]);
-    on_template.also_on = vec![template_path.to_owned()];
-    let mut grants = vec![on_template];
-    match &spec.pool {
-        None => {
-            let mut grant = Grant::new("/vms".to_owned(), "K3simageVerify", on_clones);
-            grant.also_on = vec![clone_path.to_owned()];
-            grants.push(grant);
-        }
-        // A clone's rights come from the pool that it joins, while it is made and afterwards; to see it, from `/vms` like the template.
-        Some(pool) => {
-            let path = format!("/pool/{pool}");
-            let mut grant = Grant::new(path.clone(), "K3simageVerifyPool", on_clones);
-            grant.also_on = vec![path, clone_path.to_owned()];
-            grants.push(grant);
-        }
-    }
+    let mut grants = grants_on_vms(spec.pool.as_ref(), pve_major, paths);
     let mut on_iso = vec!["Datastore.Audit", "Datastore.AllocateTemplate", "Datastore.Allocate"];
     let disks: BTreeSet<&StorageId> = match &spec.storage {
         Some(storage) => BTreeSet::from([storage]),
@@ -92,6 +63,45 @@ pub(super) fn grants_on(
         .collect();
     for path in bridges {
         grants.push(Grant::new(path, "K3simageNetwork", vec!["SDN.Use"]));
+    }
+    grants
+}
+
+/// What is needed on the template and on its clones.
+pub(crate) fn grants_on_vms(
+    pool: Option<&PoolId>,
+    pve_major: u32,
+    [template_path, clone_path]: [&str; 2],
+) -> Vec<Grant> {
+    let agent = if pve_major <= 8 {
+        "VM.Monitor"
+    } else {
+        "VM.GuestAgent.Audit"
+    };
+    let on_clones = vec![
+        "VM.Allocate",
+        "VM.PowerMgmt",
+        "VM.Config.CDROM",
+        "VM.Config.Cloudinit",
+        "VM.Config.Options",
+        agent,
+    ];
+    let mut on_template = Grant::new("/vms".to_owned(), "K3simageVerify", vec!["VM.Audit", "VM.Clone"]);
+    on_template.also_on = vec![template_path.to_owned()];
+    let mut grants = vec![on_template];
+    match pool {
+        None => {
+            let mut grant = Grant::new("/vms".to_owned(), "K3simageVerify", on_clones);
+            grant.also_on = vec![clone_path.to_owned()];
+            grants.push(grant);
+        }
+        // A clone's rights come from the pool that it joins, while it is made and afterwards; to see it, from `/vms` like the template.
+        Some(pool) => {
+            let path = format!("/pool/{pool}");
+            let mut grant = Grant::new(path.clone(), "K3simageVerifyPool", on_clones);
+            grant.also_on = vec![path, clone_path.to_owned()];
+            grants.push(grant);
+        }
     }
     grants
 }

@@ -16,6 +16,7 @@ mod spec;
 mod steps;
 mod survey;
 
+pub(crate) use grants::grants_on_vms;
 pub use grants::verify_grants;
 pub use report::{Check, CloneReport, Outcome, VERIFY_REPORT_VERSION, VerifyReport};
 pub(crate) use run::CLONE_NAME_PREFIX;

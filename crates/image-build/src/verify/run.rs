@@ -36,6 +36,7 @@ pub struct Verify {
     cancel: CancellationToken,
     report: Option<PathBuf>,
     lease: Duration,
+    id: String,
 }
 
 impl fmt::Debug for Verify {
@@ -47,6 +48,7 @@ impl fmt::Debug for Verify {
             cancel,
             report,
             lease,
+            id,
         } = self;
         f.debug_struct("Verify")
             .field("client", client)
@@ -55,6 +57,7 @@ impl fmt::Debug for Verify {
             .field("cancel", cancel)
             .field("report", report)
             .field("lease", lease)
+            .field("id", id)
             .finish()
     }
 }
@@ -87,6 +90,7 @@ pub fn verify(client: &Client, spec: VerifySpec) -> Verify {
         cancel: CancellationToken::new(),
         report: None,
         lease: LEASE,
+        id: format!("{:08x}", rand::rng().random::<u32>()),
     }
 }
 
@@ -107,6 +111,11 @@ impl Verify {
     pub fn report(mut self, path: impl Into<PathBuf>) -> Self {
         self.report = Some(path.into());
         self
+    }
+
+    /// Its short id, by which others find its clones.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// How long the verification counts as living when its process gives no sign, five minutes by default. Until then no one may
@@ -145,12 +154,12 @@ async fn run(verify: Verify, cancel: CancellationToken) -> Result<VerifyReport, 
         cancel: _,
         report: path,
         lease,
+        id,
     } = verify;
     spec.check().map_err(Error::Invalid)?;
     if let Some(path) = &path {
         check_writable(path)?;
     }
-    let id = format!("{:08x}", rand::rng().random::<u32>());
     let emitter = Arc::new(Emitter::new(id.clone(), events));
     let begun = Instant::now();
     // The answer is kept by the client, so this costs no request more; a failure is preflight's to tell.

@@ -83,7 +83,7 @@ impl VerifySpec {
     }
 
     /// What is wrong with it, before anything is asked of a cluster.
-    pub(super) fn check(&self) -> Result<(), Diagnostics> {
+    pub(crate) fn check(&self) -> Result<(), Diagnostics> {
         let mut found = Diagnostics::new();
         if self.template.trim().is_empty() {
             found.push(Diagnostic::error("template", "is empty").help("give the name or the vmid of a template"));

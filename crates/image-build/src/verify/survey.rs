@@ -182,7 +182,15 @@ async fn find(
     let (Some(vmid), Some(node)) = (found.vmid, found.node.as_deref()) else {
         return Ok(None);
     };
-    if !found.template {
+    let node_name = NodeName::new(node).map_err(Error::api("reading the cluster's list"))?;
+    // The cluster's list shows it some seconds later (FACTS 80).
+    let vm = client.node(&node_name).qemu(vmid);
+    let is_template = || async {
+        vm.config(ConfigView::Current)
+            .await
+            .is_ok_and(|config| config.is_template())
+    };
+    if !found.template && !is_template().await {
         report.error(
             "template",
             format!("vm {vmid} (`{wanted}`) is no template"),
@@ -190,7 +198,6 @@ async fn find(
         );
         return Ok(None);
     }
-    let node_name = NodeName::new(node).map_err(Error::api("reading the cluster's list"))?;
     let offline = |r: &&Resource| r.kind == "node" && r.node.as_deref() == Some(node);
     if resources.iter().find(offline).and_then(|r| r.status.as_deref()) == Some("offline") {
         report.error(

@@ -81,16 +81,16 @@ async fn a_panic_in_any_step_leaves_the_cluster_as_it_was() {
     let before = inventory();
     let folder = tempfile::tempdir().unwrap();
     let manifest = || Some(folder.path().join("manifest.json"));
-    for index in 0..steps::from_iso(manifest()).len() {
+    for index in 0..steps::from_iso(manifest(), None).len() {
         for when in [When::Before, When::After] {
-            let mut steps = steps::from_iso(manifest());
+            let mut steps = steps::from_iso(manifest(), None);
             let step = steps.remove(index);
             let name = step.name();
             // From here on there is a template, and what goes wrong later cannot take it away.
             let complete = matches!((name.as_ref(), when), ("publish", When::After) | ("manifest", _));
             steps.insert(index, Box::new(Planted { step, when }));
             let build = build(&client, spec(&pve));
-            let error = run_steps(build, CancellationToken::new(), steps).await.unwrap_err();
+            let error = run_steps(build, CancellationToken::new(), |_| steps).await.unwrap_err();
             assert!(
                 matches!(&error, Error::Step { step, source, cleanup, .. }
                     if *step == name && matches!(**source, Error::Panic { .. }) && cleanup.is_empty()),

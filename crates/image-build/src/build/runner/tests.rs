@@ -334,7 +334,13 @@ async fn nothing_is_undone_once_the_image_is_complete() {
     assert_eq!(ended.unwrap_err().to_string(), "manifest failed (kept: vm 9000)");
     assert_eq!(
         lines,
-        ["note template", "run template", "note manifest", "run manifest"],
+        [
+            "note template",
+            "run template",
+            "note manifest",
+            "run manifest",
+            "let go"
+        ],
         "after the commit a cancel comes too late"
     );
 }

@@ -101,14 +101,14 @@ fn options(context: &Context, journal: &Journal) -> Result<CreateVm, Error> {
     let spec = &context.spec;
     let hardware = &spec.hardware;
     let media = context.media()?;
-    let name = &context.resolved()?.name;
+    let name = context.vm_name()?;
     let mut tags = spec.tags.clone();
     tags.push(context.build_tag());
 
     // An empty disk is passed over by the firmware, so this order boots the installer first and the system ever after.
     let order = Boot::order([slots::SYSTEM_DISK, slots::INSTALLER]).map_err(bad())?;
     let mut vm = CreateVm::new()
-        .name(name.clone())
+        .name(name)
         .description(journal::write(&description::while_building(context)?, journal))
         .tags(tags)
         .ostype("l26")

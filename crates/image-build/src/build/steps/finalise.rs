@@ -67,11 +67,13 @@ async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
     Ok(config.get(slot).is_some_and(|drive| drive.contains("cloudinit")))
 }
 
-/// Refuses when someone else has taken the name since preflight. Two builds of the same name that see each other are told
+/// Refuses when someone else has taken the name since preflight; the template that is replaced has it by right, and is shown
+/// with it for some seconds more than that (`FACTS` 80). Two builds of the same name that see each other are told
 /// apart by their vmids: the lower one goes on, so that one of them always does.
 pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
     let vmid = context.vmid()?;
     let name = &context.resolved()?.name;
+    let old = context.replacing.as_ref().map(|replacing| replacing.vmid);
     let guests = context
         .client
         .cluster_resources(Some(GUESTS))
@@ -80,9 +82,9 @@ pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
     let other = guests.iter().find(|guest| {
         let in_build = guest.tags().iter().any(|tag| tag.starts_with(BUILD_TAG_PREFIX));
         guest.name.as_ref() == Some(name)
-            && guest
-                .vmid
-                .is_some_and(|other| other != vmid && !(in_build && !guest.template && other > vmid))
+            && guest.vmid.is_some_and(|other| {
+                other != vmid && Some(other) != old && !(in_build && !guest.template && other > vmid)
+            })
     });
     match other.and_then(|guest| guest.vmid) {
         None => Ok(()),

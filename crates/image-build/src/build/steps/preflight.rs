@@ -27,7 +27,9 @@ impl Step<Context> for Preflight {
         if let Some(path) = &self.manifest {
             check_manifest(path)?;
         }
-        let (report, resolved) = context.or_cancel(survey(&context.client, &context.spec)).await??;
+        let (report, resolved) = context
+            .or_cancel(survey(&context.client, &context.spec, context.replace.as_ref()))
+            .await??;
         for finding in report.at(crate::plan::Level::Warning) {
             context.emitter.warning(finding.to_string());
         }
@@ -38,6 +40,7 @@ impl Step<Context> for Preflight {
         };
         let summary = report.summary();
         context.report = Some(report);
+        context.replacing.clone_from(&resolved.replacing);
         context.resolved = Some(resolved);
         Ok(summary)
     }

@@ -6,13 +6,16 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use proxmox_client::VmConfigUpdate;
 
+use super::DELETE_OLD;
 use super::finalise::{still_alone, template_tags};
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::description;
 use crate::build::step::{Step, StepName};
+use crate::journal::Inputs;
+use crate::replace::OldTemplate;
 
-/// The image's tags and description in place of the build's, in one call: whoever lists sees the one or the other.
+/// The image's name, tags and description in place of the build's, in one call: whoever lists sees the one or the other.
 #[derive(Debug)]
 pub(super) struct Publish;
 
@@ -27,13 +30,41 @@ impl Step<Context> for Publish {
         context.still_sealed()?;
         still_alone(context).await?;
         let tags = template_tags(&context.spec);
-        let update = VmConfigUpdate::new().tags(&tags);
         let people = description::of_template(context, Timestamp::now())?;
         let keeper = Arc::clone(context.keeper()?);
-        keeper.close(&context.cancel, &update, &people).await?;
-        context.closed();
+        let name = context.resolved()?.name.clone();
+        let update = VmConfigUpdate::new();
+        match &context.replacing {
+            // The old one is still to be deleted, so this stays a build, of an image that is complete.
+            Some(replacing) if replacing.then == OldTemplate::Delete => {
+                let marked = tags.iter().cloned().chain([context.build_tag()]);
+                let update = update.name(name.as_str()).tags(marked);
+                keeper
+                    .change(&context.cancel, &update, Some(&people), |journal| {
+                        DELETE_OLD.clone_into(&mut journal.step);
+                        // What the image was made of matters no more, and the texts share 8,192 characters.
+                        journal.inputs = Inputs::default();
+                    })
+                    .await?;
+            }
+            replacing => {
+                let update = match replacing {
+                    Some(_) => update.name(name.as_str()),
+                    None => update,
+                };
+                keeper
+                    .close(&context.cancel, &update.tags(&tags), Some(&people))
+                    .await?;
+                context.closed();
+            }
+        }
         context.take_stock()?;
-        Ok(format!("tags {}", tags.join(", ")))
+        let named = if context.replacing.is_some() {
+            format!("{name}, ")
+        } else {
+            String::new()
+        };
+        Ok(format!("{named}tags {}", tags.join(", ")))
     }
 
     /// It takes the journal away.

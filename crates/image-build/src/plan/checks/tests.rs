@@ -73,7 +73,7 @@ fn storages_must_exist_be_active_and_hold_the_content() {
         spec.cloud_init = None;
         spec.installer.iso_storage = iso.parse().unwrap();
         let mut report = PlanReport::default();
-        storages(&mut report, &spec, &storage_list(), &BTreeSet::new());
+        storages(&mut report, &spec, &storage_list(), &BTreeSet::new(), false);
         report
     };
     let report = check("local-lvm", "local");
@@ -236,7 +236,7 @@ fn what_the_login_may_not_see_is_not_called_missing_as_well() {
     let hidden = privileges(&mut report, &all, &on_vms, "packer@pve!build");
     assert_eq!(hidden, ["local", "local-lvm", "vmbr0"].map(str::to_owned).into());
     assert_eq!(report.at(Level::Error).count(), 3);
-    storages(&mut report, &preset::spec(), &[], &hidden);
+    storages(&mut report, &preset::spec(), &[], &hidden, false);
     bridges(&mut report, &preset::spec(), &[], &hidden);
     assert_eq!(report.at(Level::Error).count(), 3, "{:?}", bad(&report));
 }

@@ -3,7 +3,7 @@
 import datetime
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any, Literal, final
 
 from typing_extensions import Unpack
 
@@ -34,6 +34,10 @@ class Artifact:
     @property
     def timings(self) -> list[tuple[str, float]]: ...
     @property
+    def replaced_vmid(self) -> int | None: ...
+    @property
+    def retired_name(self) -> str | None: ...
+    @property
     def api_requests(self) -> int: ...
     def to_dict(self) -> dict[str, Any]: ...
     def __eq__(self, other: object, /) -> bool: ...
@@ -49,6 +53,9 @@ def build(
     on_event: OnEvent | None = None,
     manifest: StrPath | None = None,
     lease: Seconds = 300.0,
+    replace: Literal["retire", "delete"] | None = None,
+    verify: bool | None = None,
+    ip_configs: tuple[str, str] | None = None,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 async def build_async(
@@ -61,6 +68,9 @@ async def build_async(
     on_event: OnEvent | None = None,
     manifest: StrPath | None = None,
     lease: Seconds = 300.0,
+    replace: Literal["retire", "delete"] | None = None,
+    verify: bool | None = None,
+    ip_configs: tuple[str, str] | None = None,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 def init(folder: StrPath) -> list[pathlib.Path]: ...

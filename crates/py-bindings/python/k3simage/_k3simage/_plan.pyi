@@ -40,6 +40,8 @@ class PlanReport:
     @property
     def vmid(self) -> int | None: ...
     @property
+    def replaces(self) -> int | None: ...
+    @property
     def findings(self) -> list[Finding]: ...
 
 def validate(
@@ -52,6 +54,9 @@ def plan(
     variables: Variables | None = None,
     var_files: Sequence[StrPath] = (),
     client: Client | None = None,
+    replace: Literal["retire", "delete"] | None = None,
+    verify: bool | None = None,
+    ip_configs: tuple[str, str] | None = None,
     **keywords: Unpack[Keywords],
 ) -> PlanReport: ...
 async def plan_async(
@@ -61,5 +66,8 @@ async def plan_async(
     variables: Variables | None = None,
     var_files: Sequence[StrPath] = (),
     client: Client | None = None,
+    replace: Literal["retire", "delete"] | None = None,
+    verify: bool | None = None,
+    ip_configs: tuple[str, str] | None = None,
     **keywords: Unpack[Keywords],
 ) -> PlanReport: ...

@@ -1,0 +1,255 @@
+//! `build --replace` by the command: the old template stays until the new one is proven, and a builder that is killed in the swap
+//! leaves one template with the image's name, after `resume` and after `gc`.
+#![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use common::{Cluster, Ended, Folder, IMAGE, k3simage, signal, until};
+use pve_emulator::{Emulator, FaultAction, Gate, Timing};
+use serde_json::Value;
+
+/// The seed's folder asks for one vmid; a replacement needs the next free one.
+const FREE: [&str; 2] = ["-var", "vm_id=0"];
+/// The old template, and the VM that the next build makes.
+const OLD: u32 = 100;
+const NEW: u32 = 101;
+
+fn with_old(folder: &Folder) -> Cluster {
+    let cluster = Cluster::start(Emulator::builder().timing(Timing::Scaled(300.0)));
+    cluster.run(&["build", folder.path()], &FREE).expect(0, &["vmid 100"]);
+    cluster
+}
+
+type Config = BTreeMap<String, String>;
+
+fn config(cluster: &Cluster, vmid: u32) -> Config {
+    cluster.emulator.vm_config(vmid).expect("it is there")
+}
+
+/// The guests that bear the image's name.
+fn named(cluster: &Cluster) -> Vec<u32> {
+    let has = |vmid: &u32| {
+        cluster
+            .emulator
+            .vm_config(*vmid)
+            .is_some_and(|vm| vm.get("name").is_some_and(|name| name == IMAGE))
+    };
+    cluster.emulator.vmids().into_iter().filter(has).collect()
+}
+
+#[track_caller]
+fn is_image(cluster: &Cluster, vmid: u32) {
+    let config = config(cluster, vmid);
+    assert_eq!((config["name"].as_str(), config["template"].as_str()), (IMAGE, "1"));
+    assert_eq!(config["tags"], "alma9;k3s;k3simage;v1.29.0+k3s1");
+    assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
+}
+
+fn at(step: &'static str) -> impl Fn(&Value) -> bool {
+    move |event| event["event"] == "step_started" && event["step"] == step
+}
+
+#[test]
+fn a_person_sees_what_becomes_of_the_old_one() {
+    let folder = Folder::new();
+    let cluster = with_old(&folder);
+    cluster
+        .run(&["build", folder.path()], &FREE)
+        .expect(2, &["is taken by template 100", "--replace"]);
+    cluster.run(&["plan", folder.path(), "--replace=delete"], &FREE).expect(
+        0,
+        &[
+            "template 100",
+            "is deleted once the new one is verified",
+            "a build can begin",
+        ],
+    );
+    // The seed's own vmid is that of the old one here.
+    cluster
+        .run(&["plan", folder.path(), "--replace"], &["-var", "vm_id=100"])
+        .expect(2, &["vmid 100", "another number", "vm_id to 0"]);
+    cluster
+        .run(&["build", folder.path(), "--no-verify"], &FREE)
+        .expect(2, &["--replace"]);
+    cluster
+        .run(&["build", folder.path(), "--replace", "--ipconfig", "ip=dhcp"], &FREE)
+        .expect(2, &["--ipconfig is given 1 times"]);
+    let ended = cluster
+        .run(&["build", folder.path(), "--replace"], &FREE)
+        .expect(0, &["verify", "17 checks passed", "retire", "-retired-", "vmid 101"]);
+    assert!(ended.all().contains("template 100 is"), "{}", ended.all());
+    is_image(&cluster, NEW);
+    let retired = config(&cluster, OLD)["name"].clone();
+    let listed = cluster.run(&["list"], &[]).expect(0, &[IMAGE, "101"]);
+    assert!(!listed.all().contains("retired"), "{}", listed.all());
+    cluster
+        .run(&["list", "--retired"], &[])
+        .expect(0, &[&retired, "100", "101"]);
+}
+
+/// How a builder is killed.
+#[derive(Clone, Copy, Debug)]
+enum Kill {
+    /// As soon as a step begins.
+    At(&'static str),
+    /// When a call has been carried out, before its answer is told.
+    Answered(&'static str, &'static str),
+    /// Before a call is carried out; it is, after the kill.
+    Asked(&'static str, &'static str),
+}
+
+const KILLS: [Kill; 8] = [
+    Kill::At("verify"),
+    Kill::At("retire"),
+    Kill::Asked("PUT", "/nodes/pve/qemu/100/config"),
+    Kill::Answered("PUT", "/nodes/pve/qemu/100/config"),
+    Kill::At("publish"),
+    Kill::At("delete_old"),
+    Kill::Asked("DELETE", "/nodes/pve/qemu/100"),
+    Kill::Answered("DELETE", "/nodes/pve/qemu/100"),
+];
+
+/// Kills a build with a lease of a second; answers its id.
+fn killed(cluster: &Cluster, folder: &Folder, kill: Kill, old: &str) -> String {
+    let mut command = k3simage(&["build", folder.path(), "--json", "--lease", "1", old]);
+    cluster.lead(&mut command);
+    command.args(FREE);
+    // The clones of a verification take a while; one kill is in its middle.
+    let late = |kill| !matches!(kill, Kill::At("verify"));
+    if late(kill) {
+        command.arg("--no-verify");
+    }
+    let gate = Gate::default();
+    let first = |event: &Value| event["event"] == "build_started";
+    let (mut child, build) = match kill {
+        Kill::At(step) => {
+            let build = std::cell::RefCell::new(String::new());
+            let (child, _) = until(&mut command, |event| {
+                if first(event) {
+                    event["build"].as_str().unwrap().clone_into(&mut build.borrow_mut());
+                }
+                at(step)(event)
+            });
+            (child, build.into_inner())
+        }
+        Kill::Answered(method, path) | Kill::Asked(method, path) => {
+            let action = match kill {
+                Kill::Asked(..) => FaultAction::Hold(gate.clone()),
+                _ => FaultAction::HoldAnswer(gate.clone()),
+            };
+            cluster.emulator.fail_next(method, path, action);
+            let build = std::cell::RefCell::new(String::new());
+            let (child, lines) = until(&mut command, |event| {
+                event["build"].as_str().unwrap().clone_into(&mut build.borrow_mut());
+                first(event)
+            });
+            // Whoever reads no more would let the build wait.
+            std::thread::spawn(move || std::io::copy(&mut { lines }, &mut std::io::sink()));
+            cluster.block_on(gate.reached());
+            (child, build.into_inner())
+        }
+    };
+    if let Kill::At("verify") = kill {
+        let clones = || cluster.emulator.vmids().len() > 2 && !config(cluster, 102).contains_key("lock");
+        wait(clones);
+    }
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    gate.open();
+    // What it had asked for goes on.
+    wait(|| {
+        let locked = |vmid: &u32| {
+            cluster
+                .emulator
+                .vm_config(*vmid)
+                .is_some_and(|vm| vm.contains_key("lock"))
+        };
+        !cluster.emulator.vmids().iter().any(locked)
+    });
+    if let Kill::Asked("PUT", _) = kill {
+        wait(|| named(cluster).is_empty());
+    }
+    if let Kill::Asked("DELETE", _) = kill {
+        wait(|| !cluster.emulator.vmids().contains(&OLD));
+    }
+    build
+}
+
+fn wait(until: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !until() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::yield_now();
+    }
+}
+
+/// Runs it again as long as the lease has not ended.
+fn after_the_lease(run: impl Fn() -> Ended, waits: &str) -> Ended {
+    let begun = std::time::Instant::now();
+    loop {
+        let ended = run();
+        if !ended.all().contains(waits) || begun.elapsed() > Duration::from_secs(60) {
+            return ended;
+        }
+    }
+}
+
+#[test]
+fn a_killed_swap_is_finished_by_resume() {
+    let folder = Folder::new();
+    for kill in KILLS {
+        let cluster = with_old(&folder);
+        let build = killed(&cluster, &folder, kill, "--replace=delete");
+        assert!(named(&cluster).len() <= 1, "{kill:?}");
+        let resume = || {
+            let mut command = k3simage(&["resume", &build, folder.path()]);
+            cluster.lead(&mut command);
+            Ended::of(&command.args(FREE).output().unwrap())
+        };
+        let ended = after_the_lease(resume, "counts as living until");
+        assert_eq!(ended.code, Some(0), "{kill:?}:\n{}", ended.all());
+        is_image(&cluster, NEW);
+        assert_eq!(
+            cluster.emulator.vmids(),
+            [NEW],
+            "{kill:?}: the old one and all clones are gone"
+        );
+        let gc = cluster.run(&["gc"], &["--yes", "--volume-age", "0"]);
+        gc.expect(0, &["nothing is left"]);
+    }
+}
+
+#[test]
+fn a_killed_swap_is_taken_back_or_ended_by_gc() {
+    let folder = Folder::new();
+    for kill in KILLS {
+        let cluster = with_old(&folder);
+        let before = (config(&cluster, OLD), cluster.inventory());
+        killed(&cluster, &folder, kill, "--replace=delete");
+        let published = named(&cluster) == [NEW];
+        let listed = after_the_lease(|| cluster.run(&["gc"], &["--volume-age", "0"]), "alive");
+        listed.expect(0, &["dead"]);
+        let ended = cluster.run(&["gc"], &["--yes", "--volume-age", "0"]);
+        assert_eq!(ended.code, Some(0), "{kill:?}:\n{}", ended.all());
+        if published {
+            // The image is complete: it is never removed, and whatever is left of the old one is not either.
+            is_image(&cluster, NEW);
+            if cluster.emulator.vmids().contains(&OLD) {
+                assert!(config(&cluster, OLD)["name"].contains("-retired-"), "{kill:?}");
+            }
+        } else {
+            assert_eq!(
+                (config(&cluster, OLD), cluster.inventory()),
+                before,
+                "{kill:?}:\n{}",
+                ended.all()
+            );
+        }
+        assert_eq!(named(&cluster).len(), 1, "{kill:?}");
+        cluster
+            .run(&["gc"], &["--yes", "--volume-age", "0"])
+            .expect(0, &["nothing is left"]);
+    }
+}

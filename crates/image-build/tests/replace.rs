@@ -1,0 +1,541 @@
+//! Builds that take the place of a template of the same name: the old one is as it was until the new one is proven, no two ever bear
+//! the name, and whatever breaks, one of them does.
+
+#![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture as _;
+
+use common::{Lab, finished, story};
+use image_build::plan::{Level, plan_replacing};
+use image_build::spec::{ImageSpecBuilder, OnError, ShellSpec};
+use image_build::{Artifact, Error, Event, EventKind, ImageSpec, OldTemplate, Replace};
+use proxmox_client::{CloneVm, CreateVm, NodeName, Qemu, VmConfigUpdate, Wait};
+use pve_emulator::engine::simulated::SimulatedOptions;
+use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, Gate, StorageSpec, TaskFault};
+use tokio_util::sync::CancellationToken;
+
+const NAME: &str = "alma9-k3-node-amd64-v1.29.0-v1";
+const SEAL: &str = include_str!("../../../scripts/seal.sh");
+/// The old template, and the VM that the next build makes.
+const OLD: u32 = 100;
+const NEW: u32 = 101;
+
+type Config = BTreeMap<String, String>;
+
+/// A cluster whose disks are files, so that linked clones show, with one template on it.
+async fn with_old() -> Lab {
+    let storages = vec![StorageSpec::dir("local", "/var/lib/vz").content(["iso", "images"])];
+    let lab = Lab::of(Emulator::builder().storages(storages), SimulatedOptions::default()).await;
+    let (ended, seen) = lab.build(spec(&lab)).await;
+    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    assert_eq!(artifact.vmid, OLD);
+    lab
+}
+
+fn builder(lab: &Lab) -> ImageSpecBuilder {
+    lab.open_spec().name(NAME).storage("local")
+}
+
+fn spec(lab: &Lab) -> ImageSpec {
+    builder(lab).build().unwrap()
+}
+
+/// Builds in place of the old one, cancelled as soon as `when` says so of an event.
+async fn replace_until(
+    lab: &Lab,
+    spec: ImageSpec,
+    how: impl Into<Replace>,
+    when: impl Fn(&EventKind) -> bool,
+) -> (Result<Artifact, Error>, Vec<Event>) {
+    let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
+    let cancel = CancellationToken::new();
+    let build = image_build::build(&lab.client, spec)
+        .events(to)
+        .cancel(cancel.clone())
+        .replace(how);
+    let running = tokio::spawn(async move { build.await });
+    let mut seen = Vec::new();
+    while let Some(event) = events.recv().await {
+        if when(&event.kind) {
+            cancel.cancel();
+        }
+        seen.push(event);
+    }
+    (running.await.unwrap(), seen)
+}
+
+async fn replace(lab: &Lab, spec: ImageSpec, how: impl Into<Replace>) -> (Result<Artifact, Error>, Vec<Event>) {
+    replace_until(lab, spec, how, |_| false).await
+}
+
+async fn replaced(lab: &Lab, how: impl Into<Replace>) -> (Artifact, Vec<Event>) {
+    let (ended, seen) = replace(lab, spec(lab), how).await;
+    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    (artifact, seen)
+}
+
+fn warnings(seen: &[Event]) -> Vec<String> {
+    let mut told = Vec::new();
+    for event in seen {
+        if let EventKind::Warning { message, .. } = &event.kind {
+            told.push(message.clone());
+        }
+    }
+    told
+}
+
+fn vm(lab: &Lab, vmid: u32) -> Qemu {
+    let node = NodeName::new("pve").unwrap();
+    lab.client.node(&node).qemu(vmid.try_into().unwrap())
+}
+
+async fn clone(lab: &Lab, of: u32, to: u32, full: bool) {
+    let how = CloneVm::new(to.try_into().unwrap()).name("mine").full(full);
+    let upid = vm(lab, of).clone_to(&how).await.unwrap();
+    let _ = lab
+        .client
+        .wait_task(&upid, Wait::at_most(std::time::Duration::from_secs(60)))
+        .await
+        .unwrap();
+}
+
+async fn set(lab: &Lab, vmid: u32, update: &VmConfigUpdate) {
+    vm(lab, vmid).update_config(update).await.unwrap();
+}
+
+/// The guests that bear the image's name.
+fn named(lab: &Lab) -> Vec<u32> {
+    let has = |vmid: &u32| {
+        lab.pve
+            .vm_config(*vmid)
+            .is_some_and(|config| config.get("name").is_some_and(|name| name == NAME))
+    };
+    lab.pve.vmids().into_iter().filter(has).collect()
+}
+
+/// A finished image and nothing of its build.
+#[track_caller]
+fn is_image(lab: &Lab, vmid: u32) -> Config {
+    let config = lab.pve.vm_config(vmid).expect("the template");
+    assert_eq!(config["template"], "1");
+    assert_eq!(config["name"], NAME);
+    assert_eq!(config["tags"], "k3simage;v1.29.0+k3s1");
+    assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
+    assert!(config["description"].contains(&format!("**{NAME}**")), "{config:?}");
+    config
+}
+
+#[tokio::test]
+async fn the_old_one_is_kept_under_another_name_and_untouched_until_then() {
+    let lab = with_old().await;
+    let before = lab.pve.vm_config(OLD).unwrap();
+    let first_request = lab.pve.requests().len();
+    let report = plan_replacing(&lab.client, &spec(&lab), &OldTemplate::Retire.into())
+        .await
+        .unwrap();
+    assert!(report.is_ok(), "{report:?}");
+    assert_eq!((report.replaces, report.vmid), (Some(OLD), Some(NEW)));
+    assert!(report.summary().contains("template 100"), "{}", report.summary());
+
+    let (artifact, seen) = replaced(&lab, OldTemplate::Retire).await;
+    let steps = finished(&seen);
+    assert_eq!(steps[steps.len() - 4..], ["template", "verify", "retire", "publish"]);
+    assert_eq!((artifact.vmid, artifact.name.as_str()), (NEW, NAME));
+    let retired = format!("{NAME}-retired-{}", artifact.build_id);
+    let told = artifact.replaced.as_ref().unwrap();
+    assert_eq!((told.vmid, told.kept_as.as_deref()), (OLD, Some(retired.as_str())));
+    is_image(&lab, NEW);
+    assert_eq!(lab.pve.vmids(), [OLD, NEW], "the clones are gone");
+
+    // But for its name and tag it is as it was, bit for bit.
+    let mut after = lab.pve.vm_config(OLD).unwrap();
+    assert_eq!(after.insert("name".to_owned(), NAME.to_owned()), Some(retired));
+    assert_eq!(
+        after.insert("tags".to_owned(), before["tags"].clone()).as_deref(),
+        Some("k3simage-retired;v1.29.0+k3s1")
+    );
+    assert_eq!(after, before);
+
+    // One call changed it, the one before the call that published the new one.
+    let requests = lab.pve.requests().split_off(first_request);
+    let writes = |vmid: u32| {
+        let start = format!("/nodes/pve/qemu/{vmid}/");
+        let of = move |(_, request): &(usize, &pve_emulator::RequestRecord)| {
+            request.method != "GET" && request.path.starts_with(&start)
+        };
+        requests
+            .iter()
+            .enumerate()
+            .filter(of)
+            .map(|(index, _)| index)
+            .collect::<Vec<_>>()
+    };
+    let (old, new) = (writes(OLD), writes(NEW));
+    assert_eq!(old.len(), 1, "{requests:#?}");
+    assert_eq!(
+        new.iter().filter(|index| **index > old[0]).count(),
+        1,
+        "{new:?} {old:?}"
+    );
+
+    // The retired one is not in the way of the next.
+    let (next, _) = replaced(&lab, OldTemplate::Retire).await;
+    assert_eq!(next.replaced.unwrap().vmid, NEW);
+    assert_eq!(named(&lab), [next.vmid]);
+}
+
+#[tokio::test]
+async fn the_old_one_is_deleted_when_that_is_asked() {
+    let lab = with_old().await;
+    let (artifact, seen) = replaced(&lab, OldTemplate::Delete).await;
+    let steps = finished(&seen);
+    assert_eq!(steps[steps.len() - 4..], ["verify", "retire", "publish", "delete_old"]);
+    let told = artifact.replaced.as_ref().unwrap();
+    assert_eq!((told.vmid, told.kept_as.as_deref()), (OLD, None));
+    is_image(&lab, NEW);
+    assert_eq!(lab.pve.vmids(), [NEW]);
+    assert!(lab.pve.volids("pve").iter().all(|volume| !volume.contains("100")));
+    let manifest = serde_json::to_value(&artifact).unwrap();
+    assert_eq!(manifest["replaced"]["vmid"], OLD);
+}
+
+#[tokio::test]
+async fn where_there_is_none_it_is_an_ordinary_build() {
+    let lab = Lab::start().await;
+    let spec = || lab.open_spec().name(NAME).build().unwrap();
+    let report = plan_replacing(&lab.client, &spec(), &OldTemplate::Retire.into())
+        .await
+        .unwrap();
+    assert!(report.summary().contains("an ordinary build"), "{}", report.summary());
+    let (ended, seen) = replace(&lab, spec(), OldTemplate::Delete).await;
+    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    assert_eq!(artifact.replaced, None);
+    is_image(&lab, artifact.vmid);
+}
+
+/// What the plan and the build say against it; nothing is created.
+async fn refused(lab: &Lab, spec: ImageSpec, how: Replace) -> String {
+    let before = (lab.inventory(), lab.pve.vm_config(OLD));
+    let report = plan_replacing(&lab.client, &spec, &how).await.unwrap();
+    let found: Vec<String> = report.at(Level::Error).map(ToString::to_string).collect();
+    let (ended, seen) = replace(lab, spec, how).await;
+    let error = ended.err().unwrap_or_else(|| panic!("it built\n{}", story(&seen)));
+    assert_eq!(error.step(), Some("preflight"), "{}", error.chain());
+    for finding in &found {
+        assert!(error.chain().contains(finding), "{finding} is not in {}", error.chain());
+    }
+    assert_eq!((lab.inventory(), lab.pve.vm_config(OLD)), before);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_must_not_be_replaced_is_refused_by_name() {
+    let lab = with_old().await;
+    let retire = || Replace::new(OldTemplate::Retire);
+    let delete = || Replace::new(OldTemplate::Delete);
+
+    // Without being asked nothing is replaced; the refusal says how to ask.
+    let (ended, _) = lab.build(spec(&lab)).await;
+    has(&ended.unwrap_err().chain(), &["taken by template 100", "--replace"]);
+
+    let own = lab.pve.vm_config(OLD).unwrap()["tags"].clone();
+    set(&lab, OLD, &VmConfigUpdate::new().tags(["somebody"])).await;
+    has(
+        &refused(&lab, spec(&lab), retire()).await,
+        &["100", "does not bear the tag k3simage"],
+    );
+    set(&lab, OLD, &VmConfigUpdate::new().set("tags", &own)).await;
+
+    let open = lab.open_spec().storage("local").build().unwrap();
+    has(
+        &refused(&lab, open, retire()).await,
+        &["no name is set", "image_version"],
+    );
+    let same = builder(&lab).vmid(OLD).build().unwrap();
+    has(
+        &refused(&lab, same, retire()).await,
+        &["vmid 100", "another number", "vm_id"],
+    );
+    let bare = || builder(&lab).cloud_init(None).build().unwrap();
+    has(
+        &refused(&lab, bare(), retire()).await,
+        &["no cloud-init drive", "--no-verify"],
+    );
+    let report = plan_replacing(&lab.client, &bare(), &retire().verify(false))
+        .await
+        .unwrap();
+    assert!(report.is_ok(), "{report:?}");
+
+    set(&lab, OLD, &VmConfigUpdate::new().flag("protection", true)).await;
+    has(&refused(&lab, spec(&lab), delete()).await, &["100", "protected"]);
+    set(&lab, OLD, &VmConfigUpdate::new().delete("protection")).await;
+
+    // A full clone stands on its own disks.
+    clone(&lab, OLD, 500, true).await;
+    let report = plan_replacing(&lab.client, &spec(&lab), &delete()).await.unwrap();
+    assert!(report.is_ok(), "{report:?}");
+    clone(&lab, OLD, 501, false).await;
+    clone(&lab, OLD, 502, false).await;
+    has(
+        &refused(&lab, spec(&lab), delete()).await,
+        &["linked clones", "vms 501, 502", "--replace=retire"],
+    );
+
+    let plain = CreateVm::new().name(NAME);
+    let upid = vm(&lab, 600).create(&plain).await.unwrap();
+    let _ = lab
+        .client
+        .wait_task(&upid, Wait::at_most(std::time::Duration::from_secs(60)))
+        .await
+        .unwrap();
+    has(
+        &refused(&lab, spec(&lab), retire()).await,
+        &["2 guests are called", "100", "600"],
+    );
+    set(&lab, OLD, &VmConfigUpdate::new().name("other")).await;
+    has(
+        &refused(&lab, spec(&lab), retire()).await,
+        &["600", "is a VM and no template"],
+    );
+    set(&lab, OLD, &VmConfigUpdate::new().name(NAME)).await;
+    set(&lab, 600, &VmConfigUpdate::new().name("plain")).await;
+
+    // Those clones stay as they are, and so does what they stand on.
+    let (artifact, _) = replaced(&lab, OldTemplate::Retire).await;
+    assert_eq!(named(&lab), [artifact.vmid]);
+    assert!(lab.pve.vm_config(501).unwrap()["scsi0"].contains("100/base-100-disk"));
+}
+
+#[tokio::test]
+async fn a_linked_clone_that_appears_during_the_build_keeps_the_old_one() {
+    let lab = with_old().await;
+    let gate = Gate::default();
+    lab.pve
+        .fail_next("POST", "/nodes/pve/qemu/101/template", FaultAction::Hold(gate.clone()));
+    let build = tokio::spawn({
+        let build = image_build::build(&lab.client, spec(&lab));
+        let (to, events) = tokio::sync::mpsc::unbounded_channel();
+        let build = build.events(to).replace(OldTemplate::Delete);
+        async move { (build.await, events) }
+    });
+    gate.reached().await;
+    clone(&lab, OLD, 500, false).await;
+    gate.open();
+    let (ended, mut events) = build.await.unwrap();
+    let mut seen = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        seen.push(event);
+    }
+    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    let kept = artifact.replaced.unwrap().kept_as.expect("it is kept");
+    assert_eq!(lab.pve.vm_config(OLD).unwrap()["name"], kept);
+    has(
+        &warnings(&seen).join("\n"),
+        &["template 100 is kept as", "linked clones", "vm 500"],
+    );
+    is_image(&lab, NEW);
+}
+
+#[tokio::test]
+async fn one_that_pve_alone_sees_keeps_it_too() {
+    let lab = with_old().await;
+    lab.pve.fault(Fault {
+        when: FaultMatch::Task {
+            kind: "qmdestroy".to_owned(),
+            id: "100".to_owned(),
+        },
+        action: FaultAction::Task(TaskFault::Fails(
+            "base volume 'local:100/base-100-disk-0.qcow2' is still in use by linked cloned".to_owned(),
+        )),
+        times: u32::MAX,
+    });
+    let (artifact, seen) = replaced(&lab, Replace::new(OldTemplate::Delete).verify(false)).await;
+    let kept = artifact.replaced.unwrap().kept_as.expect("it is kept");
+    assert_eq!(lab.pve.vm_config(OLD).unwrap()["name"], kept);
+    has(
+        &warnings(&seen).join("\n"),
+        &["template 100 is kept as", "linked clones"],
+    );
+    is_image(&lab, NEW);
+}
+
+#[tokio::test]
+async fn a_template_that_is_not_well_replaces_nothing() {
+    let lab = with_old().await;
+    let before = (lab.inventory(), lab.pve.vm_config(OLD));
+    let line = ": >\"${root}/etc/machine-id\"";
+    assert!(SEAL.contains(line));
+    let seal = ShellSpec::new("seal.sh", SEAL.replace(line, "true"));
+    let spec = builder(&lab).seal(Some(seal.clone())).build().unwrap();
+    let (ended, seen) = replace(&lab, spec, OldTemplate::Delete).await;
+    let error = ended.err().unwrap_or_else(|| panic!("it replaced\n{}", story(&seen)));
+    assert_eq!(error.step(), Some("verify"));
+    has(
+        &error.chain(),
+        &["clones of the new template", "machine id", "untouched"],
+    );
+    assert!(
+        matches!(&error, Error::Step { cleanup, kept, .. } if cleanup.is_empty() && kept.is_empty()),
+        "{error}"
+    );
+    assert_eq!((lab.inventory(), lab.pve.vm_config(OLD)), before, "{}", story(&seen));
+
+    // Whoever does not want to know is believed.
+    let spec = builder(&lab).seal(Some(seal)).build().unwrap();
+    let (ended, seen) = replace(&lab, spec, Replace::new(OldTemplate::Delete).verify(false)).await;
+    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    assert!(!finished(&seen).contains(&"verify".to_owned()));
+    assert_eq!(lab.pve.vmids(), [artifact.vmid]);
+}
+
+#[tokio::test]
+async fn cancel_in_each_step_leaves_the_old_one_or_the_new_one() {
+    for step in ["template", "verify", "retire", "publish", "delete_old"] {
+        let lab = with_old().await;
+        let before = (lab.inventory(), lab.pve.vm_config(OLD));
+        let at = |kind: &EventKind| matches!(kind, EventKind::StepStarted { step: begun } if begun == step);
+        let (ended, seen) = replace_until(&lab, spec(&lab), OldTemplate::Delete, at).await;
+        match ended {
+            Err(error) => {
+                assert!(error.is_cancelled(), "{step}: {}", error.chain());
+                assert!(
+                    matches!(&error, Error::Step { cleanup, kept, .. } if cleanup.is_empty() && kept.is_empty()),
+                    "{step}: {error}"
+                );
+                assert_ne!(step, "delete_old", "the image was complete");
+                assert_eq!(
+                    (lab.inventory(), lab.pve.vm_config(OLD)),
+                    before,
+                    "{step}\n{}",
+                    story(&seen)
+                );
+            }
+            // A single call is not torn: a cancel that comes with it comes too late.
+            Ok(artifact) => {
+                is_image(&lab, artifact.vmid);
+                assert_eq!(lab.pve.vmids(), [NEW], "{step}");
+            }
+        }
+        assert_eq!(named(&lab).len(), 1, "{step}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_was_taken_from_the_old_one_is_given_back() {
+    // The call that publishes is refused for good, once the old one is renamed.
+    let lab = with_old().await;
+    let before = (lab.inventory(), lab.pve.vm_config(OLD));
+    let gate = Gate::default();
+    lab.pve.fail_next(
+        "PUT",
+        "/nodes/pve/qemu/100/config",
+        FaultAction::HoldAnswer(gate.clone()),
+    );
+    let build = image_build::build(&lab.client, spec(&lab)).replace(OldTemplate::Retire);
+    let running = tokio::spawn(build.into_future());
+    gate.reached().await;
+    assert!(named(&lab).is_empty(), "neither bears it for this moment");
+    lab.pve.fail_next(
+        "PUT",
+        "/nodes/pve/qemu/101/config",
+        FaultAction::Status(403, "Permission check failed (/vms/101, VM.Config.Options)".to_owned()),
+    );
+    gate.open();
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.step(), Some("publish"), "{}", error.chain());
+    assert_eq!((lab.inventory(), lab.pve.vm_config(OLD)), before, "{}", error.chain());
+}
+
+#[tokio::test]
+async fn lost_answers_and_changes_by_others_do_not_break_the_swap() {
+    for (method, path) in [
+        ("PUT", "/nodes/pve/qemu/100/config"),
+        ("DELETE", "/nodes/pve/qemu/100"),
+        ("GET", "/nodes/pve/qemu/100/config"),
+    ] {
+        let lab = with_old().await;
+        lab.pve.fail_next(method, path, FaultAction::LoseAnswer);
+        let (artifact, _) = replaced(&lab, Replace::new(OldTemplate::Delete).verify(false)).await;
+        assert_eq!(lab.pve.vmids(), [artifact.vmid], "{method} {path}");
+        is_image(&lab, artifact.vmid);
+    }
+    // Somebody edits the old one between our reading and our writing: the second try takes that along.
+    let lab = with_old().await;
+    let gate = Gate::default();
+    lab.pve
+        .fail_next("PUT", "/nodes/pve/qemu/100/config", FaultAction::Hold(gate.clone()));
+    let build = image_build::build(&lab.client, spec(&lab)).replace(Replace::new(OldTemplate::Retire).verify(false));
+    let running = tokio::spawn(build.into_future());
+    gate.reached().await;
+    set(&lab, OLD, &VmConfigUpdate::new().description("mine")).await;
+    gate.open();
+    let artifact = running
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{}", error.chain()));
+    let old = lab.pve.vm_config(OLD).unwrap();
+    assert_eq!(
+        (old["description"].as_str(), Some(old["name"].as_str())),
+        ("mine", artifact.replaced.unwrap().kept_as.as_deref())
+    );
+}
+
+#[tokio::test]
+async fn an_old_one_that_somebody_changed_is_left_to_them() {
+    let lab = with_old().await;
+    let gate = Gate::default();
+    let quick = || Replace::new(OldTemplate::Retire).verify(false);
+    lab.pve
+        .fail_next("POST", "/nodes/pve/qemu/101/template", FaultAction::Hold(gate.clone()));
+    let build = image_build::build(&lab.client, spec(&lab)).replace(quick());
+    let one = tokio::spawn(build.into_future());
+    gate.reached().await;
+    // Whoever would do the same now is told who does it.
+    let error = replace(&lab, spec(&lab), quick()).await.0.unwrap_err();
+    has(&error.chain(), &["is replacing", NAME, "already"]);
+    set(&lab, OLD, &VmConfigUpdate::new().name("gone-by-hand").tags(["archive"])).await;
+    gate.open();
+    let error = one.await.unwrap().unwrap_err();
+    assert_eq!(error.step(), Some("retire"), "{}", error.chain());
+    has(&error.chain(), &["template 100", "gone-by-hand", "somebody else"]);
+    assert_eq!(lab.pve.vmids(), [OLD]);
+    assert_eq!(lab.pve.vm_config(OLD).unwrap()["name"], "gone-by-hand");
+}
+
+#[tokio::test]
+async fn a_kept_build_goes_on_where_it_failed() {
+    let lab = with_old().await;
+    // The old one cannot be renamed for good.
+    lab.pve.fail_next(
+        "PUT",
+        "/nodes/pve/qemu/100/config",
+        FaultAction::Status(403, "Permission check failed (/vms/100, VM.Config.Options)".to_owned()),
+    );
+    let keeping = builder(&lab).on_error(OnError::Keep).build().unwrap();
+    let (ended, _) = replace(&lab, keeping, OldTemplate::Delete).await;
+    let error = ended.unwrap_err();
+    assert_eq!(error.step(), Some("retire"), "{}", error.chain());
+    let tags = lab.pve.vm_config(NEW).unwrap()["tags"].clone();
+    let build = tags
+        .split(';')
+        .find_map(|tag| tag.strip_prefix("k3simage-build-"))
+        .unwrap();
+    // What it was asked for stands in the journal, not in what resumes it.
+    let artifact = image_build::resume(&lab.client, spec(&lab), build)
+        .await
+        .unwrap_or_else(|error| panic!("{}", error.chain()));
+    assert_eq!(lab.pve.vmids(), [NEW]);
+    assert_eq!(artifact.replaced.unwrap().vmid, OLD);
+    is_image(&lab, NEW);
+}
