@@ -31,9 +31,13 @@ impl AgentCommunicator {
     pub(super) async fn put(&self, upload: &Upload) -> Result<(), CommunicatorError> {
         let part = format!("{}.part", upload.destination);
         let expected = self.send(&upload.source, &part).await?;
-        let found = self.sha256(&part).await.map_err(|reason| CommunicatorError::Upload {
-            path: upload.destination.clone(),
-            reason: reason.to_string(),
+        let found = self.sha256(&part).await.map_err(|error| match error {
+            // What is not there did not arrive.
+            CommunicatorError::Download { reason, .. } => CommunicatorError::Upload {
+                path: upload.destination.clone(),
+                reason,
+            },
+            other => other,
         })?;
         if found != expected {
             return Err(CommunicatorError::Checksum {
