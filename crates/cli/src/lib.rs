@@ -1,6 +1,7 @@
 //! The command `k3simage` as a library: arguments in, lines and an exit code out.
 //!
-//! `argv` and `args` read the command line, `commands` has one file a subcommand, `output` shows what happens, `exit` is the
+//! `argv` and `args` read the command line, `commands` has one file a subcommand, `viewer` follows
+//! what runs long, `output` shows it, `exit` is the
 //! table of exit codes. Nothing here knows how an image is built: that is `image_build`, and the Python package drives the same.
 
 mod args;
@@ -16,5 +17,6 @@ mod output;
 mod run;
 mod signals;
 mod variable_args;
+mod viewer;
 
 pub use run::run;

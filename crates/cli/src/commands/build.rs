@@ -5,11 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use image_build::spec::OnError;
-use image_build::{Artifact, Error, Event, EventKind, ImageSpec, Replace};
+use image_build::{Artifact, ImageSpec, Replace};
 use proxmox_client::Client;
-use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::replace;
 #[cfg(feature = "emulator")]
@@ -20,9 +18,9 @@ use crate::ask;
 use crate::embedded;
 use crate::exit::Exit;
 use crate::folder;
-use crate::logging;
-use crate::output::{BuildView, Console, Problem, TICK};
+use crate::output::{Console, Problem};
 use crate::signals::Signals;
+use crate::viewer::{Viewer, Work};
 
 /// What is said of a build whose guest was no real machine: at its start, in its summary, in `--json` and in the manifest.
 const SIMULATED: &str = "simulated";
@@ -112,12 +110,10 @@ pub(super) async fn build(
                 .help("write --on-error cleanup or --on-error keep"),
         );
     }
-    let mut viewer = Viewer {
-        console: console.clone(),
-        view: BuildView::new(console.clone()),
-        simulated,
-        build_id: None,
-    };
+    let mut viewer = Viewer::new(console, Work::Build);
+    if simulated {
+        viewer.mark(SIMULATED);
+    }
     let (sender, events) = unbounded_channel();
     let build = match kind {
         Kind::New { replace } | Kind::Simulated { replace } => {
@@ -147,7 +143,7 @@ pub(super) async fn build(
     let mut running = std::pin::pin!(build.into_future());
     match viewer.watch(&mut running, events, signals).await {
         Some(Ok(artifact)) => {
-            viewer.success(&artifact, &args);
+            success(&mut viewer, &artifact, &args, simulated);
             Ok(Exit::Ok)
         }
         Some(Err(error)) => Ok(viewer.failure(&error, signals)),
@@ -155,104 +151,17 @@ pub(super) async fn build(
     }
 }
 
-/// Takes a build's events to the screen, the log file and `--json`.
-#[derive(Debug)]
-struct Viewer {
-    console: Console,
-    view: BuildView,
-    simulated: bool,
-    build_id: Option<String>,
-}
-
-impl Viewer {
-    /// Shows events until the build ends; `None` when a second signal asks not to wait for that.
-    async fn watch(
-        &mut self,
-        build: &mut (impl Future<Output = Result<Artifact, Error>> + Unpin),
-        mut events: UnboundedReceiver<Event>,
-        signals: &Signals,
-    ) -> Option<Result<Artifact, Error>> {
-        let mut ticker = tokio::time::interval(TICK);
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut cancelling = false;
-        loop {
-            tokio::select! {
-                biased;
-                () = signals.second() => return None,
-                () = signals.first(), if !cancelling => {
-                    cancelling = true;
-                    self.console.error_line("cancelling: what the build made is being removed; once more stops waiting for that");
-                }
-                Some(event) = events.recv() => self.event(&event),
-                ended = &mut *build => {
-                    while let Ok(event) = events.try_recv() {
-                        self.event(&event);
-                    }
-                    return Some(ended);
-                }
-                _ = ticker.tick() => self.view.tick(),
-            }
-        }
+/// Shows what a build that ended well has made.
+fn success(viewer: &mut Viewer, artifact: &Artifact, args: &RunArgs, simulated: bool) {
+    viewer.view.success(artifact);
+    let console = &viewer.console;
+    if let Some(path) = &args.manifest {
+        console.note(format_args!("     manifest {}", path.display()));
     }
-
-    fn event(&mut self, event: &Event) {
-        if let EventKind::BuildStarted { .. } = &event.kind {
-            self.build_id = Some(event.build.clone());
-        }
-        // Plain data with text keys is always JSON; an event that is not must not end a build.
-        let Ok(mut object) = serde_json::to_value(event) else {
-            return;
-        };
-        if let (Some(object), true) = (object.as_object_mut(), self.simulated) {
-            object.insert(SIMULATED.to_owned(), Value::Bool(true));
-        }
-        tracing::debug!(target: logging::EVENTS, "{object}");
-        self.console.object(&object);
-        self.view.event(event);
-    }
-
-    fn success(&mut self, artifact: &Artifact, args: &RunArgs) {
-        self.view.success(artifact);
-        if let Some(path) = &args.manifest {
-            self.console.note(format_args!("     manifest {}", path.display()));
-        }
-        if self.simulated {
-            let tag = self.console.out().warning("simulated:");
-            self.console.line(format_args!(
-                "     {tag} the guest was simulated and the emulator is gone; without --emulator the same command builds on your cluster"
-            ));
-        }
-    }
-
-    /// Says why a build failed; gives the exit code.
-    fn failure(&mut self, error: &Error, signals: &Signals) -> Exit {
-        let mut problem = self.view.failure(error);
-        if let (true, Some(exit)) = (error.is_cancelled(), signals.exit()) {
-            problem.exit = exit;
-        }
-        // A failure outside the steps has not been shown by the view: a build that cannot be resumed.
-        if matches!(error, Error::Step { .. }) {
-            self.console.object(&problem.object());
-        } else {
-            problem.show(&self.console);
-        }
-        problem.exit
-    }
-
-    /// Says what may be left after a second signal; gives the exit code.
-    fn abandoned(&mut self, client: &Client, signals: &Signals) -> Exit {
-        let exit = signals.exit().unwrap_or(Exit::Failed);
-        let mut problem = Problem::failed("stopped before the clean-up was done");
-        problem.exit = exit;
-        if let Some(build) = &self.build_id {
-            problem = problem.help(format!(
-                "what is left of build {build} on {} is shown by `k3simage gc`, removed by `k3simage gc --yes`, or gone on with by \
-                 `k3simage resume {build} DIR`, as soon as its lease has ended",
-                client.endpoint(),
-            ));
-        }
-        self.view.close();
-        problem.show(&self.console);
-        exit
+    if simulated {
+        let tag = console.out().warning("simulated:");
+        console.line(format_args!(
+            "     {tag} the guest was simulated and the emulator is gone; without --emulator the same command builds on your cluster"
+        ));
     }
 }

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use image_build::verify::{Check, Outcome};
-use image_build::{Error, Event, EventKind, VerifyReport, VerifySpec};
+use image_build::{VerifyReport, VerifySpec};
 use proxmox_client::Client;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::mpsc::unbounded_channel;
 
 use super::ip_configs;
 use crate::args::VerifyArgs;
@@ -16,9 +15,9 @@ use crate::args::VerifyArgs;
 use crate::embedded;
 use crate::exit::Exit;
 use crate::folder;
-use crate::logging;
-use crate::output::{BuildView, Console, Problem, TICK, duration};
+use crate::output::{Console, Problem, duration};
 use crate::signals::Signals;
+use crate::viewer::{Viewer, Work};
 
 pub(super) async fn run(args: VerifyArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
     let spec = spec(&args)?;
@@ -67,11 +66,7 @@ async fn verify(
     console: &Console,
     signals: &Signals,
 ) -> Result<Exit, Box<Problem>> {
-    let mut viewer = Viewer {
-        console: console.clone(),
-        view: BuildView::of_verification(console.clone()),
-        id: None,
-    };
+    let mut viewer = Viewer::new(console, Work::Verification);
     let (sender, events) = unbounded_channel();
     let verify = image_build::verify(&client, spec)
         .events(sender)
@@ -80,129 +75,44 @@ async fn verify(
         .lease(Duration::from_secs(args.lease));
     let mut running = std::pin::pin!(verify.into_future());
     match viewer.watch(&mut running, events, signals).await {
-        Some(Ok(report)) => Ok(viewer.show(&report, &args.report)),
+        Some(Ok(report)) => Ok(show(&mut viewer, &report, &args.report)),
         Some(Err(error)) => Ok(viewer.failure(&error, signals)),
         None => Ok(viewer.abandoned(&client, signals)),
     }
 }
 
-/// Takes the events of a verification to the screen, the log file and `--json`.
-#[derive(Debug)]
-struct Viewer {
-    console: Console,
-    view: BuildView,
-    id: Option<String>,
-}
-
-impl Viewer {
-    /// Shows events until the end; `None` when a second signal asks not to wait for it.
-    async fn watch(
-        &mut self,
-        running: &mut (impl Future<Output = Result<VerifyReport, Error>> + Unpin),
-        mut events: UnboundedReceiver<Event>,
-        signals: &Signals,
-    ) -> Option<Result<VerifyReport, Error>> {
-        let mut ticker = tokio::time::interval(TICK);
-        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut cancelling = false;
-        loop {
-            tokio::select! {
-                biased;
-                () = signals.second() => return None,
-                () = signals.first(), if !cancelling => {
-                    cancelling = true;
-                    self.console.error_line("cancelling: the clones are being removed; once more stops waiting for that");
-                }
-                Some(event) = events.recv() => self.event(&event),
-                ended = &mut *running => {
-                    while let Ok(event) = events.try_recv() {
-                        self.event(&event);
-                    }
-                    return Some(ended);
-                }
-                _ = ticker.tick() => self.view.tick(),
-            }
-        }
+/// The table, and the exit code that it means.
+fn show(viewer: &mut Viewer, report: &VerifyReport, path: &Path) -> Exit {
+    viewer.view.close();
+    let console = &viewer.console;
+    for line in table(report, console) {
+        console.line(line);
     }
-
-    fn event(&mut self, event: &Event) {
-        if let EventKind::VerifyStarted { .. } = &event.kind {
-            self.id = Some(event.build.clone());
-        }
-        // Plain data with text keys is always JSON; an event that is not must not end the work.
-        let Ok(object) = serde_json::to_value(event) else {
-            return;
+    for clone in &report.clones {
+        let took = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        let k3s = match clone.k3s_seconds {
+            Some(seconds) => format!("k3s active after {}", took(seconds)),
+            None => "k3s not seen active".to_owned(),
         };
-        tracing::debug!(target: logging::EVENTS, "{object}");
-        self.console.object(&object);
-        self.view.event(event);
+        console.line(format_args!(
+            "{}: ssh after {}, {k3s}",
+            clone.name,
+            took(clone.ssh_seconds)
+        ));
     }
-
-    /// The table, and the exit code that it means.
-    fn show(&mut self, report: &VerifyReport, path: &Path) -> Exit {
-        self.view.close();
-        for line in table(report, &self.console) {
-            self.console.line(line);
-        }
-        for clone in &report.clones {
-            let took = |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
-            let k3s = match clone.k3s_seconds {
-                Some(seconds) => format!("k3s active after {}", took(seconds)),
-                None => "k3s not seen active".to_owned(),
-            };
-            self.console.line(format_args!(
-                "{}: ssh after {}, {k3s}",
-                clone.name,
-                took(clone.ssh_seconds)
-            ));
-        }
-        self.console.note(format_args!("     report {}", path.display()));
-        if report.ok {
-            let palette = self.console.out();
-            self.console.line(format_args!(
-                "{}: {}",
-                palette.strong(&report.template),
-                report.summary()
-            ));
-            Exit::Ok
-        } else {
-            let palette = self.console.err();
-            self.console
-                .error_line(format_args!("{} {}", palette.bad("error:"), report.summary()));
-            Exit::Failed
-        }
-    }
-
-    /// Says why it failed; gives the exit code.
-    fn failure(&mut self, error: &Error, signals: &Signals) -> Exit {
-        let mut problem = self.view.failure(error);
-        if let (true, Some(exit)) = (error.is_cancelled(), signals.exit()) {
-            problem.exit = exit;
-        }
-        // A failure outside the steps has not been shown by the view.
-        if matches!(error, Error::Step { .. }) {
-            self.console.object(&problem.object());
-        } else {
-            problem.show(&self.console);
-        }
-        problem.exit
-    }
-
-    /// Says what may be left after a second signal; gives the exit code.
-    fn abandoned(&mut self, client: &Client, signals: &Signals) -> Exit {
-        let exit = signals.exit().unwrap_or(Exit::Failed);
-        let mut problem = Problem::failed("stopped before the clones were removed");
-        problem.exit = exit;
-        if let Some(id) = &self.id {
-            problem = problem.help(format!(
-                "what is left of verification {id} on {} is shown by `k3simage gc`, and removed by `k3simage gc --yes` as soon as its \
-                 lease has ended",
-                client.endpoint(),
-            ));
-        }
-        self.view.close();
-        problem.show(&self.console);
-        exit
+    console.note(format_args!("     report {}", path.display()));
+    if report.ok {
+        let palette = console.out();
+        console.line(format_args!(
+            "{}: {}",
+            palette.strong(&report.template),
+            report.summary()
+        ));
+        Exit::Ok
+    } else {
+        let palette = console.err();
+        console.error_line(format_args!("{} {}", palette.bad("error:"), report.summary()));
+        Exit::Failed
     }
 }
 
