@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Cluster, Ended, Folder, IMAGE, k3simage, run, signal, until};
-use pve_emulator::{Emulator, Timing};
+use pve_emulator::{Emulator, FaultAction, Timing};
 use serde_json::Value;
 
 #[test]
@@ -155,6 +155,35 @@ fn a_failing_script_ends_the_build_and_leaves_nothing() {
         .run(&["build", folder.path(), "--on-error", "keep"], &[])
         .expect(1, &[" ERR provision", "kept: vm 9000"]);
     assert!(cluster.emulator.vmids().contains(&9000));
+}
+
+#[test]
+fn programs_are_told_what_stays_on_the_cluster() {
+    let folder = Folder::new();
+    folder.edit("scripts/os-update.sh", "set -euo pipefail", "set -euo pipefail\nexit 7");
+    let last = |ended: &Ended, field: &str| {
+        let object = ended.objects().pop().unwrap();
+        assert_eq!(object["event"], "error");
+        object[field].to_string()
+    };
+    let cluster = Cluster::start(Emulator::builder());
+    cluster.emulator.fail_next(
+        "DELETE",
+        "/nodes/pve/qemu/9000",
+        FaultAction::Status(500, "made for a test".to_owned()),
+    );
+    let ended = cluster.run(&["build", folder.path(), "--json"], &[]).expect(1, &[]);
+    let left = last(&ended, "left");
+    assert!(left.contains("create") && left.contains("made for a test"), "{left}");
+    assert_eq!(last(&ended, "kept"), "[]");
+    assert!(cluster.emulator.vmids().contains(&9000));
+
+    let cluster = Cluster::start(Emulator::builder());
+    let ended = cluster
+        .run(&["build", folder.path(), "--json", "--on-error", "keep"], &[])
+        .expect(1, &[]);
+    assert!(last(&ended, "kept").contains("vm 9000"), "{}", ended.out);
+    assert_eq!(last(&ended, "left"), "[]");
 }
 
 #[test]

@@ -196,6 +196,8 @@ impl BuildView {
                 .error_line(format_args!("     {} {left}", palette.bad("not cleaned up:")));
         }
         problem.message = format!("{step} failed: {}", problem.message);
+        problem.kept.clone_from(kept);
+        problem.left = cleanup.iter().map(ToString::to_string).collect();
         problem
     }
 

@@ -31,6 +31,10 @@ pub(crate) struct Problem {
     pub(crate) findings: Vec<Finding>,
     /// What was seen of the guest.
     pub(crate) sight: Sight,
+    /// What was kept on purpose.
+    pub(crate) kept: Vec<String>,
+    /// What could not be cleaned up, and why.
+    pub(crate) left: Vec<String>,
 }
 
 impl Problem {
@@ -44,6 +48,8 @@ impl Problem {
             diagnostics: Diagnostics::new(),
             findings: Vec::new(),
             sight: Sight::default(),
+            kept: Vec::new(),
+            left: Vec::new(),
         })
     }
 
@@ -211,6 +217,8 @@ impl Problem {
             "findings": self.findings,
             "console": self.sight.console,
             "screen": self.sight.screen,
+            "kept": self.kept,
+            "left": self.left,
         })
     }
 
