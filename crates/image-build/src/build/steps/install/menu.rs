@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use proxmox_client::ErrorKind;
 
-use super::{Drives, FIRST_LOOK};
+use super::FIRST_LOOK;
+use super::drives::Drives;
 use crate::Error;
 use crate::boot_command::{BootAction, BootValues};
 use crate::build::context::Context;
@@ -23,9 +24,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 const SETTLED_FOR_GOOD: Duration = Duration::from_secs(3);
 /// And at least this part of the time that it took until the last read: where firmware is slow, the boot loader is too.
 const SETTLED_PART: u32 = 2;
-/// What a boot loader reads at least when its menu was left: the beginning of the kernel. A menu's own files are smaller.
-const LEFT_READS: u64 = 1 << 20;
-/// How long that may take to begin; the keys had no effect then.
+/// How long what boots after the menu may take to begin; the keys had no effect then.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How often Up and Enter are typed at most: after a minute the menu goes on by itself.
 const TRIES: u32 = 4;
@@ -189,7 +188,7 @@ async fn left(context: &Context, drives: &mut Drives, begun: Instant, before: u6
     loop {
         let status = context.vm_status().await?;
         drives.see(&status);
-        if status.is_stopped() || drives.written > 0 || drives.iso_read.saturating_sub(before) >= LEFT_READS {
+        if status.is_stopped() || drives.written > 0 || drives.boots(before) {
             return Ok(true);
         }
         match pace.pause("the boot loader reads nothing").await {
