@@ -335,6 +335,11 @@ async fn what_cannot_be_removed_is_named() {
     for vmid in left {
         assert!(chain.contains(&format!("vm {vmid} on pve")), "{vmid} is not in {chain}");
     }
+    // Nobody has to wait for its lease to remove them.
+    let found = image_build::gc::find(&lab.client, image_build::gc::VOLUME_AGE)
+        .await
+        .unwrap();
+    assert!(found.len() == 1 && !found[0].living, "{found:?}");
     // What was found is told all the same.
     let report: VerifyReport = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert!(report.ok);

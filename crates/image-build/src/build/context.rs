@@ -9,13 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use proxmox_client::{Client, NodeName, Qemu, TaskOutcome, Upid, Vmid, VolId, Wait};
+use proxmox_client::{Client, NodeName, Qemu, Upid, Vmid, VolId};
 use tokio_util::sync::CancellationToken;
 
 use super::artifact::{Artifact, Replaced, StepTiming};
 use super::console::{GuestConsole, Sight};
 use super::description::BUILD_TAG_PREFIX;
 use super::event::Emitter;
+use super::let_go::let_go;
+use super::open_task::OpenTask;
 use super::reservation::Reservation;
 use super::resume::Resumed;
 use super::runner::Runs;
@@ -71,7 +73,7 @@ pub(super) struct Context {
     /// What was created, or may have been, in the order of the calls.
     resources: Vec<Resource>,
     /// A task that was started and whose end was not seen yet.
-    open_task: Option<Upid>,
+    open_task: OpenTask,
     pub(crate) report: Option<PlanReport>,
     pub(crate) resolved: Option<Resolved>,
     /// Whether a template of the same name is to be replaced, and how.
@@ -104,12 +106,6 @@ pub(super) struct Context {
     /// What the client had sent before this build.
     requests_before: u64,
 }
-
-/// How long the clean-up waits for a task of the build to end by itself, and for one that it stopped.
-const TASK_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long a build that has failed tries to end its lease, which ends by itself some minutes later.
-const RELEASE_LIMIT: Duration = Duration::from_secs(30);
 
 /// The media of the installation.
 #[derive(Clone, Debug)]
@@ -174,19 +170,7 @@ impl Runs for Context {
         let Some(keeper) = self.keeper.as_ref().filter(|_| vm_is_left) else {
             return;
         };
-        let released = tokio::time::timeout(RELEASE_LIMIT, keeper.release(&self.cancel)).await;
-        let problem = match released {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.chain(),
-            Err(_) => format!(
-                "PVE did not take it within {}",
-                crate::text::human_duration(RELEASE_LIMIT)
-            ),
-        };
-        self.emitter.warning(format!(
-            "the build's lease could not be ended, so it counts as living for {} more: {problem}",
-            crate::text::human_duration(self.lease)
-        ));
+        let_go(keeper, "build", &self.emitter, &self.cancel).await;
     }
 
     fn emitter(&self) -> &Emitter {
@@ -233,7 +217,7 @@ impl Context {
             cancel,
             console: GuestConsole::default(),
             resources: Vec::new(),
-            open_task: None,
+            open_task: OpenTask::default(),
             report: None,
             resolved: None,
             replace: None,
@@ -431,44 +415,14 @@ impl Context {
 
     /// Waits for a task to end. Its warnings become events.
     pub(crate) async fn finish(&mut self, upid: &Upid, what: &str, limit: Duration) -> Result<(), Error> {
-        self.open_task = Some(upid.clone());
-        let ended = self
-            .client
-            .wait_task(upid, Wait::at_most(limit).cancel(self.cancel.clone()))
-            .await;
-        match ended {
-            Ok(outcome) => {
-                self.open_task = None;
-                if let TaskOutcome::Warnings(lines) = outcome {
-                    self.emitter.warning(format!("{what}: {}", lines.join(" | ")));
-                }
-                Ok(())
-            }
-            Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
-            Err(error) => {
-                if matches!(error, proxmox_client::Error::Task { .. }) {
-                    self.open_task = None;
-                }
-                Err(Error::api(what)(error))
-            }
-        }
+        self.open_task
+            .finish(&self.client, upid, what, limit, &self.emitter, &self.cancel)
+            .await
     }
 
     /// Ends a task that a cancelled or failed step left running, so that the clean-up meets no lock of our own.
     pub(crate) async fn settle_task(&mut self) {
-        let Some(upid) = self.open_task.take() else { return };
-        // What creates, moves or converts ends by itself soon and leaves the least behind when it may. A download does not.
-        let patience = if upid.kind() == "download" {
-            Duration::ZERO
-        } else {
-            TASK_PATIENCE
-        };
-        let wait = |limit| Wait::at_most(limit).cancel(self.cancel.clone());
-        if self.client.wait_task(&upid, wait(patience)).await.is_err() {
-            // A task that ended meanwhile cannot be stopped, and one that failed is over too: both are what is wanted.
-            let _ = self.client.node(&upid.node()).task(&upid).stop().await;
-            let _ = self.client.wait_task(&upid, wait(TASK_PATIENCE)).await;
-        }
+        self.open_task.settle(&self.client, &self.cancel).await;
     }
 
     /// Runs something that may be dropped half-way, and drops it when the build is cancelled.

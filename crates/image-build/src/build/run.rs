@@ -17,6 +17,7 @@ use super::artifact::Artifact;
 use super::context::Context;
 use super::description::{BUILD_TAG_PREFIX, is_id};
 use super::event::{Emitter, Event, EventKind};
+use super::own_task::in_own_task;
 use super::resume::{Point, take_over};
 use super::runner::{self, AfterFailure, AskOnError, Control, OnFailure};
 use super::step::Step;
@@ -206,16 +207,8 @@ impl IntoFuture for Build {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            // A child, so that dropping this future cancels this build and not whatever else shares the caller's token.
-            let cancel = self.cancel.child_token();
-            let on_drop = cancel.clone().drop_guard();
-            let ended = tokio::spawn(run(self, cancel)).await;
-            on_drop.disarm();
-            ended.unwrap_or_else(|error| {
-                Err(Error::Panic {
-                    message: error.to_string(),
-                })
-            })
+            let cancel = self.cancel.clone();
+            in_own_task(&cancel, |cancel| run(self, cancel)).await
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use proxmox_client::{ErrorKind, Qemu};
+
 /// Interface names that belong to container networks, bridges and tunnels inside the guest.
 const INNER_INTERFACES: [&str; 10] = [
     "lo",
@@ -53,6 +55,53 @@ pub fn choose_address(interfaces: &[GuestAddress], net0_mac: Option<&str>) -> Op
         .iter()
         .filter(|i| !INNER_INTERFACES.iter().any(|inner| is_inner(&i.interface, inner)))
         .find_map(pick)
+}
+
+/// What one look at the addresses that a guest's agent reports has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AddressLook {
+    /// The address to connect to.
+    Found(IpAddr),
+    /// The agent answers, but none of these interfaces has a usable address yet.
+    NoneYet(Vec<String>),
+    /// The agent does not answer, or PVE cannot be asked at the moment.
+    Silent,
+    /// The guest does not run.
+    Stopped,
+}
+
+/// Asks the guest's agent once.
+///
+/// # Errors
+/// What waiting does not mend: a missing privilege, a VM that is gone.
+pub(crate) async fn look_for_address(vm: &Qemu, net0_mac: Option<&str>) -> Result<AddressLook, proxmox_client::Error> {
+    let interfaces = match vm.agent().network_interfaces().await {
+        Ok(interfaces) => interfaces,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::State => Ok(AddressLook::Stopped),
+                ErrorKind::Agent
+                | ErrorKind::Proxy
+                | ErrorKind::Timeout
+                | ErrorKind::Server
+                | ErrorKind::Transport
+                | ErrorKind::Connect => Ok(AddressLook::Silent),
+                _ => Err(error),
+            };
+        }
+    };
+    let interfaces: Vec<GuestAddress> = interfaces
+        .iter()
+        .map(|interface| GuestAddress {
+            interface: interface.name.clone(),
+            mac: interface.hardware_address.clone(),
+            addresses: interface.addresses().map(|(address, _)| address).collect(),
+        })
+        .collect();
+    Ok(match choose_address(&interfaces, net0_mac) {
+        Some(address) => AddressLook::Found(address),
+        None => AddressLook::NoneYet(interfaces.into_iter().map(|interface| interface.interface).collect()),
+    })
 }
 
 fn is_inner(interface: &str, inner: &str) -> bool {

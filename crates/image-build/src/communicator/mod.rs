@@ -13,6 +13,7 @@ mod keys;
 mod lines;
 mod ssh;
 
+pub(crate) use address::{AddressLook, look_for_address};
 pub use address::{GuestAddress, choose_address};
 pub use agent::AgentCommunicator;
 pub use command::{Command, ExitStatus, OnLine, OutputStream, Source, Upload};

@@ -164,6 +164,11 @@ impl Keeper {
         .await
     }
 
+    /// For how long a sign of life counts.
+    pub(crate) fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// Ends the lease now: the VM stays for whoever goes on with it.
     ///
     /// # Errors

@@ -4,21 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxmox_client::{
-    Client, CloneVm, ConfigView, DeleteVm, ErrorKind, NodeName, Qemu, TaskOutcome, Upid, VmConfigUpdate, Vmid, Wait,
-};
+use proxmox_client::{Client, CloneVm, ConfigView, ErrorKind, NodeName, Qemu, Upid, VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::Seen;
 use crate::Error;
-use crate::build::{Emitter, Pace, may_pass};
+use crate::build::{Emitter, OpenTask, Pace, TASK_LIMIT, destroy, let_go, may_pass};
 use crate::communicator::SshCommunicator;
 use crate::journal::{self, Heartbeat, Inputs, Journal, Keeper, lease_until};
 
 /// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
 const LOCK_LIMIT: Duration = Duration::from_secs(60);
-/// Limit of a task that starts, stops or deletes a VM.
-const TASK_LIMIT: Duration = Duration::from_secs(300);
 
 /// A clone with what was seen of it so far.
 #[derive(Debug)]
@@ -71,10 +67,11 @@ pub(super) struct Machine {
     mark: Mark,
     emitter: Arc<Emitter>,
     cancel: CancellationToken,
-    /// Shows on the clone that this process lives, once there is a clone.
-    life: Option<(Arc<Keeper>, Heartbeat)>,
-    /// A task that was started and whose end was not seen.
-    open_task: Option<Upid>,
+    /// The journal on the clone, once there is one.
+    keeper: Option<Arc<Keeper>>,
+    /// Shows on it that this process lives.
+    heartbeat: Option<Heartbeat>,
+    open_task: OpenTask,
 }
 
 impl fmt::Debug for Machine {
@@ -116,8 +113,9 @@ impl Machine {
             mark,
             emitter,
             cancel,
-            life: None,
-            open_task: None,
+            keeper: None,
+            heartbeat: None,
+            open_task: OpenTask::default(),
         }
     }
 
@@ -142,7 +140,7 @@ impl Machine {
 
     /// Whether another process was found to have the clone.
     pub(super) fn taken_over(&self) -> Option<Error> {
-        let (keeper, _) = self.life.as_ref()?;
+        let keeper = self.keeper.as_ref()?;
         keeper.is_taken().then(|| keeper.taken_over())
     }
 
@@ -164,24 +162,9 @@ impl Machine {
 
     /// Waits for a task to end. Its warnings become events.
     async fn finish(&mut self, upid: &Upid, what: &str, limit: Duration) -> Result<(), Error> {
-        self.open_task = Some(upid.clone());
-        let wait = Wait::at_most(limit).cancel(self.cancel.clone());
-        match self.client.wait_task(upid, wait).await {
-            Ok(outcome) => {
-                self.open_task = None;
-                if let TaskOutcome::Warnings(lines) = outcome {
-                    self.emitter.warning(format!("{what}: {}", lines.join(" | ")));
-                }
-                Ok(())
-            }
-            Err(_) if self.cancel.is_cancelled() => Err(Error::Cancelled),
-            Err(error) => {
-                if matches!(error, proxmox_client::Error::Task { .. }) {
-                    self.open_task = None;
-                }
-                Err(Error::api(what)(error))
-            }
-        }
+        self.open_task
+            .finish(&self.client, upid, what, limit, &self.emitter, &self.cancel)
+            .await
     }
 
     /// Makes the clone at our vmid. The description, whose text for people is `people`, carries the mark from the first moment on.
@@ -216,8 +199,8 @@ impl Machine {
             Err(error) => return Err(Error::api(attempt)(error)),
         }
         let keeper = Arc::new(Keeper::new(&self.client, self.vm(), self.mark.lease, journal));
-        let heartbeat = keeper.beat(self.cancel.clone());
-        self.life = Some((keeper, heartbeat));
+        self.heartbeat = Some(keeper.beat(self.cancel.clone()));
+        self.keeper = Some(keeper);
         Ok(Cloned::Done)
     }
 
@@ -261,47 +244,21 @@ impl Machine {
 
     /// Removes it if it is there and bears our mark. `None` when there was nothing of ours.
     pub(super) async fn remove(&mut self) -> Result<Option<String>, Error> {
-        self.settle_task().await;
+        self.open_task.settle(&self.client, &self.cancel).await;
         if !self.is_ours(LOCK_LIMIT).await? {
             return Ok(None);
         }
         // A sign of life would only meet the removal's lock.
-        self.life = None;
-        let cancel = self.cancel.clone();
-        let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, &cancel);
-        loop {
-            match self.remove_once().await {
-                Ok(()) => break,
-                Err(Error::Api { source, .. }) if source.is_not_found() => break,
-                // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
-                Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
-                Err(error) => return Err(error),
-            }
-        }
+        self.heartbeat = None;
+        destroy(&self.client, &self.vm(), &self.cancel).await?;
         Ok(Some(format!("vm {} removed", self.vmid)))
     }
 
-    async fn remove_once(&mut self) -> Result<(), Error> {
-        let attempt = format!("removing vm {}", self.vmid);
-        let vm = self.vm();
-        if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
-            let attempt = format!("stopping vm {}", self.vmid);
-            let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
-            self.finish(&upid, &attempt, TASK_LIMIT).await?;
-        }
-        let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
-        let upid = vm.delete(&everything).await.map_err(Error::api(attempt.as_str()))?;
-        self.finish(&upid, &attempt, TASK_LIMIT).await
-    }
-
-    /// Waits for a task that was left running, so that the removal meets no lock of our own.
-    async fn settle_task(&mut self) {
-        let Some(upid) = self.open_task.take() else { return };
-        let wait = || Wait::at_most(LOCK_LIMIT).cancel(self.cancel.clone());
-        if self.client.wait_task(&upid, wait()).await.is_err() {
-            // A full clone goes on for long: it is stopped. One that ended meanwhile is as good.
-            let _ = self.client.node(&upid.node()).task(&upid).stop().await;
-            let _ = self.client.wait_task(&upid, wait()).await;
+    /// Ends the lease on a clone that could not be removed.
+    pub(super) async fn let_go(&mut self) {
+        self.heartbeat = None;
+        if let Some(keeper) = &self.keeper {
+            let_go(keeper, "verification", &self.emitter, &self.cancel).await;
         }
     }
 

@@ -70,8 +70,12 @@ impl Runs for Context {
         self.clones.iter().find_map(|clone| clone.machine.taken_over())
     }
 
-    /// Its clones are never kept.
-    async fn let_go(&mut self) {}
+    /// Those that are left could not be removed.
+    async fn let_go(&mut self) {
+        for clone in &mut self.clones {
+            clone.machine.let_go().await;
+        }
+    }
 
     fn emitter(&self) -> &Emitter {
         &self.emitter

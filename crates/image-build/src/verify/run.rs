@@ -17,7 +17,7 @@ use super::report::{VerifyReport, check_writable};
 use super::spec::VerifySpec;
 use super::steps;
 use crate::Error;
-use crate::build::{AfterFailure, Control, Emitter, Event, EventKind, OnFailure, run_steps};
+use crate::build::{AfterFailure, Control, Emitter, Event, EventKind, OnFailure, in_own_task, run_steps};
 use crate::journal::LEASE;
 
 /// Prefix of the tag that marks a VM as a clone of a verification; its id follows.
@@ -132,16 +132,8 @@ impl IntoFuture for Verify {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            // A child, so that dropping this future cancels this run and not whatever else shares the caller's token.
-            let cancel = self.cancel.child_token();
-            let on_drop = cancel.clone().drop_guard();
-            let ended = tokio::spawn(run(self, cancel)).await;
-            on_drop.disarm();
-            ended.unwrap_or_else(|error| {
-                Err(Error::Panic {
-                    message: error.to_string(),
-                })
-            })
+            let cancel = self.cancel.clone();
+            in_own_task(&cancel, |cancel| run(self, cancel)).await
         })
     }
 }

@@ -13,8 +13,8 @@ use crate::build::pace::Pace;
 use crate::build::resume::Point;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{
-    AgentCommunicator, Communicator, CommunicatorError, GuestAddress, SshAuth, SshCommunicator, SshTarget,
-    choose_address, goes_by_agent,
+    AddressLook, AgentCommunicator, Communicator, CommunicatorError, SshAuth, SshCommunicator, SshTarget,
+    goes_by_agent, look_for_address,
 };
 use crate::spec::CommunicatorKind;
 use crate::text::human_duration;
@@ -171,44 +171,17 @@ async fn address_from_agent(context: &Context, limit: Duration) -> Result<String
         .telling(&context.emitter)
         .watching(&context.console);
     loop {
-        let seen = match vm.agent().network_interfaces().await {
-            Ok(interfaces) => {
-                let interfaces: Vec<GuestAddress> = interfaces
-                    .iter()
-                    .map(|interface| GuestAddress {
-                        interface: interface.name.clone(),
-                        mac: interface.hardware_address.clone(),
-                        addresses: interface.addresses().map(|(address, _)| address).collect(),
-                    })
-                    .collect();
-                if let Some(address) = choose_address(&interfaces, mac.as_deref()) {
-                    return Ok(address.to_string());
-                }
-                let names: Vec<&str> = interfaces
-                    .iter()
-                    .map(|interface| interface.interface.as_str())
-                    .collect();
-                format!(
-                    "the agent answers, but net0 ({}) has no usable address among [{}]: does the bridge's network hand out \
-                     addresses (DHCP), or does the kickstart's `network` line set one?",
-                    mac.as_deref().unwrap_or("no MAC"),
-                    names.join(", ")
-                )
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::State => return Err(stopped(vmid, "learning the guest's address")),
-                ErrorKind::Agent
-                | ErrorKind::Proxy
-                | ErrorKind::Timeout
-                | ErrorKind::Server
-                | ErrorKind::Transport
-                | ErrorKind::Connect => AGENT_SILENT.to_owned(),
-                _ => {
-                    return Err(Error::api(format!("asking the agent of vm {vmid} for its address"))(
-                        error,
-                    ));
-                }
-            },
+        let look = look_for_address(&vm, mac.as_deref()).await;
+        let seen = match look.map_err(Error::api(format!("asking the agent of vm {vmid} for its address")))? {
+            AddressLook::Found(address) => return Ok(address.to_string()),
+            AddressLook::NoneYet(interfaces) => format!(
+                "the agent answers, but net0 ({}) has no usable address among [{}]: does the bridge's network hand out \
+                 addresses (DHCP), or does the kickstart's `network` line set one?",
+                mac.as_deref().unwrap_or("no MAC"),
+                interfaces.join(", ")
+            ),
+            AddressLook::Silent => AGENT_SILENT.to_owned(),
+            AddressLook::Stopped => return Err(stopped(vmid, "learning the guest's address")),
         };
         pace.pause(&seen).await?;
     }

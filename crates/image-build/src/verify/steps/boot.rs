@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxmox_client::ErrorKind;
 use russh::keys::PublicKey;
 
 use crate::Error;
 use crate::build::Pace;
 use crate::communicator::{
-    Command, Communicator as _, CommunicatorError, GuestAddress, OutputStream, SshAuth, SshCommunicator, SshTarget,
-    choose_address, host_key,
+    AddressLook, Command, Communicator as _, CommunicatorError, OutputStream, SshAuth, SshCommunicator, SshTarget,
+    host_key, look_for_address,
 };
 use crate::text::human_duration;
 use crate::verify::context::Context;
@@ -73,35 +72,16 @@ async fn address(context: &mut Context, index: usize) -> Result<String, Error> {
     let (vm, mac, name) = (clone.machine.vm(), clone.seen.mac.clone(), clone.machine.to_string());
     let mut pace = Pace::new(WHAT, limit, &cancel).telling(&emitter);
     loop {
-        let seen = match vm.agent().network_interfaces().await {
-            Ok(interfaces) => {
-                let interfaces: Vec<GuestAddress> = interfaces
-                    .iter()
-                    .map(|interface| GuestAddress {
-                        interface: interface.name.clone(),
-                        mac: interface.hardware_address.clone(),
-                        addresses: interface.addresses().map(|(address, _)| address).collect(),
-                    })
-                    .collect();
-                if let Some(address) = choose_address(&interfaces, mac.as_deref()) {
-                    return Ok(address.to_string());
-                }
-                format!(
-                    "the agent of {name} answers, but net0 ({}) has no usable address: does its network hand out addresses \
-                     (DHCP)? Else give each clone one with --ipconfig",
-                    mac.as_deref().unwrap_or("no MAC")
-                )
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::State => return Err(stopped(&name, WHAT)),
-                ErrorKind::Agent
-                | ErrorKind::Proxy
-                | ErrorKind::Timeout
-                | ErrorKind::Server
-                | ErrorKind::Transport
-                | ErrorKind::Connect => SILENT.to_owned(),
-                _ => return Err(Error::api(format!("asking the agent of {name} for its address"))(error)),
-            },
+        let look = look_for_address(&vm, mac.as_deref()).await;
+        let seen = match look.map_err(Error::api(format!("asking the agent of {name} for its address")))? {
+            AddressLook::Found(address) => return Ok(address.to_string()),
+            AddressLook::NoneYet(_) => format!(
+                "the agent of {name} answers, but net0 ({}) has no usable address: does its network hand out addresses \
+                 (DHCP)? Else give each clone one with --ipconfig",
+                mac.as_deref().unwrap_or("no MAC")
+            ),
+            AddressLook::Silent => SILENT.to_owned(),
+            AddressLook::Stopped => return Err(stopped(&name, WHAT)),
         };
         pace.pause(&seen).await?;
     }

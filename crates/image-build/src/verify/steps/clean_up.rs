@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use proxmox_client::Wait;
 
 use crate::Error;
-use crate::build::{Pace, Step, StepName, may_pass};
+use crate::build::{Step, StepName, destroy_volume};
 use crate::communicator::Communicator as _;
 use crate::verify::context::Context;
 
-/// How long deleting the volume is tried again.
+/// Limit of the volume's deletion, and of an upload's end before it.
 const DELETE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Removes what the verification made.
@@ -78,26 +78,7 @@ async fn remove_volume(context: &mut Context) -> Result<Option<String>, Error> {
         let wait = Wait::at_most(DELETE_LIMIT).cancel(context.cancel.clone());
         let _ = context.client.wait_task(&upid, wait).await;
     }
-    let what = format!("deleting {volid}");
-    let storage = context.client.node(&context.node()?).storage(&volid.storage());
-    let cancel = context.cancel.clone();
-    let mut pace = Pace::new("the removal of a volume", DELETE_LIMIT, &cancel);
-    // A volume that is not there is deleted without complaint (FACTS 58), so a lost answer is asked for again.
-    loop {
-        let ended = match storage.delete(&volid).await {
-            Ok(None) => break,
-            Ok(Some(upid)) => {
-                let wait = Wait::at_most(DELETE_LIMIT).cancel(cancel.clone());
-                context.client.wait_task(&upid, wait).await
-            }
-            Err(error) => Err(error),
-        };
-        match ended {
-            Ok(_) => break,
-            Err(error) if may_pass(&error) => pace.pause(&error.to_string()).await?,
-            Err(error) => return Err(Error::api(what)(error)),
-        }
-    }
+    destroy_volume(&context.client, &context.node()?, &volid, DELETE_LIMIT, &context.cancel).await?;
     context.volume = None;
     Ok(Some(format!("{volid} removed")))
 }
