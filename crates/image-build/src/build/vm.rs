@@ -56,6 +56,7 @@ pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationTok
             Err(Error::Api { attempt, source }) if is_base_in_use(&source) => {
                 return Err(Error::Api { attempt, source });
             }
+            Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
             // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
             Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
             Err(error) => return Err(error),

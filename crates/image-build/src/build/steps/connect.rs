@@ -130,6 +130,12 @@ async fn open_agent(context: &Context, limit: Duration) -> Result<AgentCommunica
         if source.kind() == ErrorKind::State {
             return Err(stopped(vmid, &what));
         }
+        if matches!(
+            source.kind(),
+            ErrorKind::NotFound | ErrorKind::Permission | ErrorKind::Auth
+        ) {
+            return Err(Error::guest(format!("opening the agent of vm {vmid}"))(error));
+        }
         pace.pause(AGENT_SILENT).await?;
     }
 }
