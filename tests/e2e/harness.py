@@ -304,7 +304,7 @@ def processes_in(folder: Path) -> list[str]:
 
 
 def files_in(data: Path) -> set[str]:
-    """The volumes of a data directory, and what lies where guests run and uploads are put together; not the emulator's own list."""
-    folders = ("storage", "run", "tmp")
-    found = (path for name in folders for path in (data / name).rglob("*") if path.is_file() and path.name != "volumes.json")
+    """The volumes of a data directory, and what lies where guests run and uploads are put together; not the emulator's list and port."""
+    folders, own = ("storage", "run", "tmp"), {"volumes.json", "ssh-port"}
+    found = (path for name in folders for path in (data / name).rglob("*") if path.is_file() and path.name not in own)
     return {str(path.relative_to(data)) for path in found}
