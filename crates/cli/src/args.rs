@@ -70,6 +70,20 @@ pub(crate) enum Command {
     Emulator(EmulatorArgs),
 }
 
+impl Command {
+    /// Whether what it prints is all that it does: then it has failed when that could not be written.
+    pub(crate) fn output_is_all(&self) -> bool {
+        match self {
+            Self::Validate(_) | Self::Plan(_) | Self::List(_) => true,
+            Self::Console(args) => args.screenshot.is_none(),
+            Self::Gc(args) => !args.yes,
+            Self::Init(_) | Self::Build(_) | Self::Resume(_) | Self::Verify(_) => false,
+            #[cfg(feature = "emulator")]
+            Self::Emulator(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
     /// Folder to write; files that are there are never overwritten

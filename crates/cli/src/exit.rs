@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     BadInput,
     /// The cluster could not be reached. Nothing was created; the same command may work later.
     Unreachable,
+    /// Ended by SIGHUP: its terminal was closed.
+    HungUp,
     /// Ended by SIGINT (Ctrl-C).
     Interrupted,
     /// Ended by SIGTERM.
@@ -26,6 +28,7 @@ impl Exit {
             Self::BadInput => 2,
             Self::Unreachable => 3,
             // 128 + the signal's number, as shells report it.
+            Self::HungUp => 129,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }
@@ -39,6 +42,7 @@ Exit codes:
   1    failed on the way; what was created is removed again
   2    bad input: options, variables, template folder, or what the cluster has; nothing was created
   3    the cluster could not be reached; nothing was created, the same command may work later
+  129  ended by SIGHUP, a closed terminal; a build is undone first
   130  ended by SIGINT (Ctrl-C); a build is undone first, a second signal stops waiting for that
   143  ended by SIGTERM; the same";
 
@@ -46,11 +50,12 @@ Exit codes:
 mod tests {
     use super::*;
 
-    const ALL: [Exit; 6] = [
+    const ALL: [Exit; 7] = [
         Exit::Ok,
         Exit::Failed,
         Exit::BadInput,
         Exit::Unreachable,
+        Exit::HungUp,
         Exit::Interrupted,
         Exit::Terminated,
     ];

@@ -1,10 +1,11 @@
 //! Where the diagnostics of the program itself go: standard error by `-v`, and `--log-file`.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use serde_json::json;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -37,7 +38,8 @@ pub(crate) fn start(console: &Console, file: Option<&Path>) -> io::Result<()> {
             OURS.iter()
                 .fold(Targets::new(), |targets, name| targets.with_target(*name, level)),
         );
-    let file = file.map(open).transpose()?.map(|file| {
+    let file = file.map(|path| LogFile::open(path, console)).transpose()?;
+    let file = file.map(|file| {
         tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_writer(Mutex::new(file))
@@ -50,8 +52,45 @@ pub(crate) fn start(console: &Console, file: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-/// A guest's output is nobody else's business, so the file is made for its owner alone.
-fn open(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+/// The log file. One that cannot be written any more is told once, and ends nothing: a log is not worth a build.
+#[derive(Debug)]
+struct LogFile {
+    file: File,
+    path: PathBuf,
+    console: Console,
+    told: bool,
+}
+
+impl LogFile {
+    /// A guest's output is nobody else's business, so the file is made for its owner alone.
+    fn open(path: &Path, console: &Console) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        Ok(Self {
+            file: OpenOptions::new().append(true).create(true).mode(0o600).open(path)?,
+            path: path.to_owned(),
+            console: console.clone(),
+            told: false,
+        })
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.file.write_all(bytes)
+            && !std::mem::replace(&mut self.told, true)
+        {
+            let text = format!(
+                "writing the log file {}: {error}; a part of it will be missing",
+                self.path.display()
+            );
+            self.console.object(&json!({ "event": "warning", "message": text }));
+            self.console
+                .error_line(format_args!("{} {text}", self.console.err().warning("warning:")));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -1,7 +1,7 @@
 //! What a person sees of work that runs long, a build or a verification: its events on the screen, in the log file and as `--json`,
 //! what a signal does to it, and how it ended.
 
-use image_build::{Error, Event, EventKind};
+use image_build::{Error, Event, EventKind, VerifyReport};
 use proxmox_client::Client;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -60,6 +60,8 @@ pub(crate) struct Viewer {
     /// What each event is marked with in `--json`.
     mark: Option<&'static str>,
     id: Option<String>,
+    /// What a verification found, also where it could not be written down or the clones not be removed.
+    pub(crate) found: Option<Box<VerifyReport>>,
 }
 
 impl Viewer {
@@ -74,6 +76,7 @@ impl Viewer {
             work,
             mark: None,
             id: None,
+            found: None,
         }
     }
 
@@ -116,6 +119,9 @@ impl Viewer {
         if let EventKind::BuildStarted { .. } | EventKind::VerifyStarted { .. } = &event.kind {
             self.id = Some(event.build.clone());
         }
+        if let EventKind::VerifyFinished { report, .. } = &event.kind {
+            self.found.clone_from(report);
+        }
         // Plain data with text keys is always JSON; an event that is not must not end the work.
         let Ok(mut object) = serde_json::to_value(event) else {
             return;
@@ -131,6 +137,10 @@ impl Viewer {
     /// Says why it failed; gives the exit code.
     pub(crate) fn failure(&mut self, error: &Error, signals: &Signals) -> Exit {
         let mut problem = self.view.failure(error);
+        if self.found.is_some() {
+            // The input was good enough to come this far.
+            problem.exit = Exit::Failed;
+        }
         if let (true, Some(exit)) = (error.is_cancelled(), signals.exit()) {
             problem.exit = exit;
         }

@@ -60,7 +60,7 @@ pub fn script(name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`Error::Invalid`] when a file of it exists already: nothing is overwritten, and nothing written then.
-/// [`Error::Io`] when a file cannot be written.
+/// [`Error::Io`] when a file cannot be written; those that were written are removed again.
 pub fn init(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let taken: Vec<&str> = TEMPLATE_FOLDER
         .iter()
@@ -76,12 +76,20 @@ pub fn init(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut written = Vec::new();
     for asset in TEMPLATE_FOLDER {
         let path = dir.join(asset.path);
-        write_new(&path, asset).map_err(|source| Error::Io {
-            attempt: "writing",
-            path: path.clone(),
-            source,
-        })?;
-        written.push(path);
+        match write_new(&path, asset) {
+            Ok(()) => written.push(path),
+            Err(source) => {
+                // Half a folder would be taken for a whole one, and keep the next attempt from writing it.
+                for path in written {
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(Error::Io {
+                    attempt: "writing",
+                    path,
+                    source,
+                });
+            }
+        }
     }
     Ok(written)
 }
@@ -95,7 +103,12 @@ fn write_new(path: &Path, asset: &Asset) -> std::io::Result<()> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, if asset.executable { 0o755 } else { 0o644 });
-    options.open(path)?.write_all(asset.text.as_bytes())
+    let written = options.open(path)?.write_all(asset.text.as_bytes());
+    if written.is_err() {
+        // What is half written is of no use to anybody; that it cannot be written is the error.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 #[cfg(test)]

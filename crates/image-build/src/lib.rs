@@ -61,6 +61,7 @@ pub mod spec;
 mod text;
 pub mod variables;
 pub mod verify;
+mod whole_file;
 
 pub use boot_command::{BootAction, BootCommand, BootCommandError, BootValues, BootVariable, Key};
 pub use build::{Artifact, Build, Event, EventKind, build, resume};

@@ -69,6 +69,17 @@ def test_ctrl_c_ends_a_call(silent_server: socket.socket, text: str) -> None:
     assert (out, err, process.returncode) == ("interrupted None\n", "", 0)
 
 
+def test_a_closed_terminal_can_be_made_a_ctrl_c(silent_server: socket.socket) -> None:
+    handled = "    import signal\n    signal.signal(signal.SIGHUP, signal.default_int_handler)\n"
+    url = f"https://127.0.0.1:{silent_server.getsockname()[1]}"
+    with script(handled + CALL, url) as process:
+        connection, _ = silent_server.accept()
+        with connection:
+            process.send_signal(signal.SIGHUP)
+            out, err = process.communicate(timeout=10)
+    assert (out, err, process.returncode) == ("interrupted None\n", "", 0)
+
+
 def test_a_handler_that_does_not_raise_stops_nothing(silent_server: socket.socket) -> None:
     text = """
         import signal, sys, k3simage

@@ -63,21 +63,17 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
             .add_installer_iso(embedded::ISO_STORAGE, embedded::ISO)
             .map_err(|error| Problem::failed("putting an installer ISO on the emulator").because(&error))?;
     }
-    let hang_up = if args.faults.is_some() || !hang_up_is_ignored() {
-        let hang_up = signal(SignalKind::hangup());
-        Some(hang_up.map_err(|error| Problem::failed("listening for SIGHUP").because(&error))?)
-    } else {
-        None
+    let hang_up = match &args.faults {
+        Some(file) => {
+            let hang_up = signal(SignalKind::hangup());
+            let hang_up = hang_up.map_err(|error| Problem::failed("listening for SIGHUP").because(&error))?;
+            Some((file, hang_up))
+        }
+        None => None,
     };
     announce(&emulator, args, console);
-    match (hang_up, &args.faults) {
-        (Some(hang_up), Some(file)) => follow(&emulator, file, hang_up, console, signals).await,
-        // The terminal is gone: an end like any other, so that no guest is left running.
-        (Some(mut hang_up), None) => tokio::select! {
-            () = signals.first() => {}
-            _ = hang_up.recv() => signals.token().cancel(),
-        },
-        (None, _) => {}
+    if let Some((file, hang_up)) = hang_up {
+        follow(&emulator, file, hang_up, console, signals).await;
     }
     emulator.serve_until(signals.token()).await;
     console.note("the emulator has ended");
@@ -86,16 +82,6 @@ pub(super) async fn run(args: &EmulatorArgs, console: &Console, signals: &Signal
 
 fn read_faults(file: &Path) -> Result<FaultPlan, Box<Problem>> {
     FaultPlan::read(file).map_err(|error| Problem::bad_input("reading the faults file").because(&error))
-}
-
-/// Whether whoever started this wants it to outlive the terminal, as `nohup` does: by proc(5), the signals that are ignored.
-fn hang_up_is_ignored() -> bool {
-    const SIGHUP: u64 = 1;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & SIGHUP != 0)
 }
 
 /// Takes the faults file again at every SIGHUP, until a signal ends the emulator.

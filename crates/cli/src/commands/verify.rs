@@ -76,13 +76,19 @@ async fn verify(
     let mut running = std::pin::pin!(verify.into_future());
     match viewer.watch(&mut running, events, signals).await {
         Some(Ok(report)) => Ok(show(&mut viewer, &report, &args.report)),
-        Some(Err(error)) => Ok(viewer.failure(&error, signals)),
+        Some(Err(error)) => {
+            // It is not lost with the file that it could not be written to.
+            if let Some(report) = viewer.found.clone() {
+                findings(&mut viewer, &report);
+            }
+            Ok(viewer.failure(&error, signals))
+        }
         None => Ok(viewer.abandoned(&client, signals)),
     }
 }
 
-/// The table, and the exit code that it means.
-fn show(viewer: &mut Viewer, report: &VerifyReport, path: &Path) -> Exit {
+/// The table, and when the clones came up.
+fn findings(viewer: &mut Viewer, report: &VerifyReport) {
     viewer.view.close();
     let console = &viewer.console;
     for line in table(report, console) {
@@ -100,6 +106,12 @@ fn show(viewer: &mut Viewer, report: &VerifyReport, path: &Path) -> Exit {
             took(clone.ssh_seconds)
         ));
     }
+}
+
+/// What was found, and the exit code that it means.
+fn show(viewer: &mut Viewer, report: &VerifyReport, path: &Path) -> Exit {
+    findings(viewer, report);
+    let console = &viewer.console;
     console.note(format_args!("     report {}", path.display()));
     if report.ok {
         let palette = console.out();

@@ -2,14 +2,16 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::Palette;
+use super::screen::Screen;
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -48,7 +50,14 @@ pub(crate) struct Console {
     bars: Arc<MultiProgress>,
     /// A question stands on the screen: nothing may be drawn over it.
     asking: Arc<AtomicBool>,
+    /// Standard output is a terminal, which may be closed at any time.
+    out_terminal: bool,
+    /// Why standard output lacks a part.
+    lost: Arc<OnceLock<io::Error>>,
 }
+
+/// How often a second the bars are drawn at most.
+const FRAMES: u8 = 20;
 
 impl Console {
     pub(crate) fn new(settings: Settings) -> Self {
@@ -57,7 +66,7 @@ impl Console {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let live = out_terminal && err_terminal && !dumb && !settings.json && !settings.quiet;
         let target = if live {
-            ProgressDrawTarget::stderr()
+            ProgressDrawTarget::term_like_with_hz(Box::new(Screen::new()), FRAMES)
         } else {
             ProgressDrawTarget::hidden()
         };
@@ -68,6 +77,8 @@ impl Console {
             err: Palette::new(colored(settings, err_terminal)),
             bars: Arc::new(MultiProgress::with_draw_target(target)),
             asking: Arc::new(AtomicBool::new(false)),
+            out_terminal,
+            lost: Arc::default(),
         }
     }
 
@@ -89,7 +100,7 @@ impl Console {
     /// Puts a question on the terminal, without an end of line, and keeps the bars away until [`Console::answered`].
     pub(crate) fn ask(&self, question: &str) {
         self.asking.store(true, Ordering::Relaxed);
-        self.print(io::stderr, question);
+        self.warn(question);
     }
 
     /// Lets the bars return.
@@ -110,7 +121,7 @@ impl Console {
     /// A line for people on standard output; nothing with `--json`.
     pub(crate) fn line(&self, text: impl Display) {
         if !self.settings.json {
-            self.print(io::stdout, &format!("{text}\n"));
+            self.tell(&format!("{text}\n"));
         }
     }
 
@@ -124,14 +135,14 @@ impl Console {
     /// A line for people on standard error; nothing with `--json`, which carries the same as an object.
     pub(crate) fn error_line(&self, text: impl Display) {
         if !self.settings.json {
-            self.print(io::stderr, &format!("{text}\n"));
+            self.warn(&format!("{text}\n"));
         }
     }
 
     /// An object for programs on standard output; nothing without `--json`.
     pub(crate) fn object(&self, object: &Value) {
         if self.settings.json {
-            self.print(io::stdout, &format!("{object}\n"));
+            self.tell(&format!("{object}\n"));
         }
     }
 
@@ -145,13 +156,43 @@ impl Console {
         LogWriter { console: self.clone() }
     }
 
-    /// Writes a whole text at once. A reader that went away (`k3simage build | head`) is no reason to stop a build half-way, so
-    /// a failed write is not an error: what was built stands in the manifest, how it ended in the exit code.
-    fn print<W: Write>(&self, stream: impl FnOnce() -> W, text: &str) {
+    /// Why standard output lacks a part of what was written to it: a full disk. A reader that went away (`k3simage build | head`) and a
+    /// terminal that was closed miss nothing that they wanted.
+    pub(crate) fn lost(&self) -> Option<&io::Error> {
+        self.lost.get()
+    }
+
+    /// A last line on standard error, with `--json` too: what would carry it cannot.
+    pub(crate) fn last_line(&self, text: impl Display) {
+        self.warn(&format!("{text}\n"));
+    }
+
+    /// Writes to standard output.
+    fn tell(&self, text: &str) {
+        match self.print(io::stdout, text) {
+            Err(error) if !self.has_no_reader(&error) => drop(self.lost.set(error)),
+            _ => {}
+        }
+    }
+
+    /// Writes to standard error. Where that cannot be written there is no place left to say so.
+    fn warn(&self, text: &str) {
+        let _ = self.print(io::stderr, text);
+    }
+
+    fn has_no_reader(&self, error: &io::Error) -> bool {
+        // A terminal that is gone answers each write with EIO.
+        let gone = self.out_terminal && error.raw_os_error() == Some(Errno::IO.raw_os_error());
+        gone || error.kind() == io::ErrorKind::BrokenPipe
+    }
+
+    /// Writes a whole text at once. A failed write is no reason to stop a build half-way: what was built stands in the manifest, how it
+    /// ended in the exit code.
+    fn print<W: Write>(&self, stream: impl FnOnce() -> W, text: &str) -> io::Result<()> {
         self.bars.suspend(|| {
             let mut stream = stream();
-            let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
-        });
+            stream.write_all(text.as_bytes()).and_then(|()| stream.flush())
+        })
     }
 }
 
@@ -171,7 +212,7 @@ pub(crate) struct LogWriter {
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.console.print(io::stderr, &String::from_utf8_lossy(bytes));
+        self.console.warn(&String::from_utf8_lossy(bytes));
         Ok(bytes.len())
     }
 

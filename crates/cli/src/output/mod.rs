@@ -5,6 +5,7 @@ mod console;
 mod figures;
 mod palette;
 mod problem;
+mod screen;
 
 pub(crate) use build_view::{BuildView, TICK};
 pub(crate) use console::{ColorChoice, Console, Settings};

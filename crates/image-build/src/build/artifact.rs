@@ -1,14 +1,13 @@
 //! What a build leaves behind, and the manifest that says so in Packer's shape.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::Error;
+use crate::{Error, whole_file};
 
 /// A finished template.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,29 +113,13 @@ impl Artifact {
                 source,
             }
         };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        std::fs::create_dir_all(folder).map_err(failed("creating the folder of"))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed("writing"))?;
-        let text = serde_json::to_string_pretty(&manifest)
+        std::fs::create_dir_all(whole_file::folder_of(path)).map_err(failed("creating the folder of"))?;
+        let mut text = serde_json::to_string_pretty(&manifest)
             .map_err(std::io::Error::other)
             .map_err(failed("encoding"))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.write_all(b"\n"))
-            .map_err(failed("writing"))?;
-        file.as_file().sync_all().map_err(failed("writing"))?;
-        // A temporary file is made for its owner alone; a manifest holds no secret and other tools read it.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            file.as_file()
-                .set_permissions(std::fs::Permissions::from_mode(0o644))
-                .map_err(failed("writing"))?;
-        }
-        file.persist(path).map_err(|error| failed("writing")(error.error))?;
-        Ok(())
+        text.push('\n');
+        // It holds no secret, and other tools read it.
+        whole_file::write(path, text.as_bytes(), 0o644).map_err(failed("writing"))
     }
 }
 
@@ -151,10 +134,21 @@ struct Manifest {
 
 /// Whether a manifest could be added to at `path`: asked before a build, so that half an hour later nothing fails on it.
 pub(crate) fn check_manifest(path: &Path) -> Result<(), Error> {
-    read_manifest(path).map(drop)
+    read_manifest(path)?;
+    whole_file::check(path).map_err(unwritable(path))
+}
+
+fn unwritable(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io {
+        attempt: "writing",
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, Error> {
+    // Before it is read: a device may have no end.
+    whole_file::replaceable(path).map_err(unwritable(path))?;
     match std::fs::read_to_string(path) {
         Ok(text) if text.trim().is_empty() => Ok(Manifest::default()),
         Ok(text) => serde_json::from_str(&text).map_err(|error| {

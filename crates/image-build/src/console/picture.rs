@@ -1,11 +1,11 @@
 //! A screen as a PNG file that only its owner may read.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use proxmox_client::ScreenImage;
+
+use crate::whole_file;
 
 /// The picture as PNG.
 ///
@@ -25,15 +25,7 @@ pub fn png_of(image: &ScreenImage) -> io::Result<Vec<u8>> {
 /// Writes it, in place of an older one: a screen may show what a console shows, so mode 0600.
 ///
 /// # Errors
-/// Those of the file system.
+/// Those of the file system; an older picture is still there then.
 pub fn save_screen(image: &ScreenImage, path: &Path) -> io::Result<()> {
-    let bytes = png_of(image)?;
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let mut file = BufWriter::new(file);
-    file.write_all(&bytes)?;
-    file.flush()
+    whole_file::write(path, &png_of(image)?, 0o600)
 }

@@ -1,7 +1,7 @@
 //! A volume that carries one file of any size into a guest, and the script that takes the file out of it there.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use hadris_iso::read::PathSeparator;
 use hadris_iso::write::{FileSource, InputEntry, InputEntryKind, InputTree, IsoImageWriter};
@@ -58,16 +58,67 @@ impl DataVolume {
         };
         let label = format!("K3SIMAGE_{}", sha256[..12].to_uppercase());
         let options = options(&label, None);
-        let image = NamedTempFile::new()?;
+        let image = NamedTempFile::new().map_err(in_temporary_folder)?;
         let mut entry = InputEntry::file(NAME, Vec::new());
         entry.kind = kind;
         let tree = InputTree::new(PathSeparator::ForwardSlash, vec![entry]);
-        let mut written = IsoImageWriter::create(image.reopen()?, tree, options).map_err(io::Error::other)?;
+        let mut why = None;
+        let target = Target {
+            file: image.reopen()?,
+            why: &mut why,
+        };
+        let written = IsoImageWriter::create(target, tree, options).map(|target| target.file);
+        let mut written = written.map_err(|error| match why {
+            Some(error) => in_temporary_folder(error),
+            None => io::Error::other(error),
+        })?;
         // A drive has whole sectors.
         let length = written.seek(SeekFrom::End(0))?;
-        written.set_len(length.next_multiple_of(SECTOR as u64))?;
+        written
+            .set_len(length.next_multiple_of(SECTOR as u64))
+            .map_err(in_temporary_folder)?;
         Ok(Self { label, sha256, image })
     }
+}
+
+/// The volume's file. Keeps why it could not be written: the writer of the volume tells some errors as another one.
+struct Target<'a> {
+    file: File,
+    why: &'a mut Option<io::Error>,
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| {
+            let kind = error.kind();
+            *self.why = Some(error);
+            kind.into()
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Read for Target<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes)
+    }
+}
+
+impl Seek for Target<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+/// Says where there was no room, and how another place is named.
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn in_temporary_folder(error: io::Error) -> io::Error {
+    let folder = std::env::temp_dir();
+    let text = format!("writing to {}, which TMPDIR can name: {error}", folder.display());
+    io::Error::new(error.kind(), text)
 }
 
 fn hash(file: &mut File) -> io::Result<String> {

@@ -1,13 +1,12 @@
 //! `VerifyReport`: what a verification found, for people, `verify.json` and the exit code.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::build::StepTiming;
+use crate::{Error, whole_file};
 
 /// Version of the report's format. It grows when a field changes its meaning or goes away, not when one is added.
 pub const VERIFY_REPORT_VERSION: u32 = 1;
@@ -135,19 +134,10 @@ impl VerifyReport {
             path: path.to_owned(),
             source,
         };
-        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
-        let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).map_err(failed)?;
-        writeln!(file, "{text}").map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        // A temporary file is made for its owner alone; the report holds no secret and other tools read it.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let mode = std::fs::Permissions::from_mode(0o644);
-            file.as_file().set_permissions(mode).map_err(failed)?;
-        }
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let mut text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
+        text.push('\n');
+        // It holds no secret, and other tools read it.
+        whole_file::write(path, text.as_bytes(), 0o644).map_err(failed)
     }
 }
 
@@ -158,17 +148,5 @@ pub(super) fn check_writable(path: &Path) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     };
-    if path.is_dir() {
-        return Err(failed(std::io::ErrorKind::IsADirectory.into()));
-    }
-    tempfile::NamedTempFile::new_in(folder_of(path))
-        .map(drop)
-        .map_err(failed)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
+    whole_file::check(path).map_err(failed)
 }

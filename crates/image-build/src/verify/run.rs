@@ -175,6 +175,7 @@ async fn run(verify: Verify, cancel: CancellationToken) -> Result<VerifyReport, 
     let ran = run_steps(&mut steps, &mut context, &control, 0).await;
     // What was found stays true when the removal fails after it.
     let report = context.take_report();
+    let found = report.clone().map(Box::new);
     let ended = match (ran, report, path) {
         (ran, Some(report), Some(path)) => {
             let written = report.write(&path);
@@ -187,7 +188,7 @@ async fn run(verify: Verify, cancel: CancellationToken) -> Result<VerifyReport, 
     emitter.emit(EventKind::VerifyFinished {
         ok: ended.as_ref().is_ok_and(|report| report.ok),
         seconds: begun.elapsed().as_secs_f64(),
-        report: ended.as_ref().ok().cloned().map(Box::new),
+        report: found,
         error: ended.as_ref().err().map(Error::chain),
     });
     ended
