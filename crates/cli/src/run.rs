@@ -21,6 +21,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
 }
 
 fn exit_of(args: impl IntoIterator<Item = OsString>) -> Exit {
+    image_build::panics::hide_texts();
     let cli = match Cli::try_parse_from(argv::normalise(args)) {
         Ok(cli) => cli,
         Err(told) => {

@@ -180,7 +180,7 @@ pub enum Error {
     /// A step panicked, which is a mistake of this library; the build was undone all the same.
     #[error("internal error: {message}")]
     Panic {
-        /// The panic's own text.
+        /// Where it was, as far as that is known, and its text where that holds nothing of the build: see [`panics`](crate::panics).
         message: String,
     },
 }

@@ -24,6 +24,7 @@
 //! - [`mod@plan`]: what is checked on the cluster before anything is created
 //! - [`mod@build`]: the steps, each with its undo; events; the manifest
 //! - [`mod@verify`]: two clones of a template, booted and compared
+//! - [`panics`]: what may be told of one
 //! - [`assets`]: the scripts and the template folder that the library carries
 //!
 //! What is wrong with the input is an [`Error::Invalid`] with all [`Diagnostics`], each with its place and what to write
@@ -53,6 +54,7 @@ mod k3s_version;
 pub mod kickstart;
 pub mod media;
 mod name;
+pub mod panics;
 pub mod plan;
 pub mod preset;
 pub mod provision;

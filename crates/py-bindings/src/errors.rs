@@ -69,11 +69,11 @@ impl Failure {
 }
 
 /// How a task of the runtime ended that returned nothing.
-pub(crate) fn worker_died(end: &JoinError) -> Failure {
+pub(crate) fn worker_died(end: JoinError) -> Failure {
     if end.is_cancelled() {
         Failure::Stopped
     } else {
-        Failure::Died(format!("internal error: {end}"))
+        Failure::Died(format!("internal error: {}", image_build::panics::told_of_task(end)))
     }
 }
 

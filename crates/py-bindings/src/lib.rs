@@ -57,4 +57,11 @@ mod _k3simage {
     use crate::spec::ImageSpec;
     #[pymodule_export]
     use crate::verify::{Check, VerifyReport, verify, verify_async};
+
+    /// Panics of this module, and of no other, are told without what they may hold.
+    #[pymodule_init]
+    fn hide_panics(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        image_build::panics::hide_texts();
+        Ok(())
+    }
 }

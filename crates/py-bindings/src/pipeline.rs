@@ -24,7 +24,7 @@ use crate::spec::ImageSpec;
 pub(crate) async fn resolved(request: Request) -> Result<(Pve, Spec), Failure> {
     match tokio::task::spawn_blocking(|| request.resolve()).await {
         Ok(resolved) => Ok(resolved?),
-        Err(end) => Err(worker_died(&end)),
+        Err(end) => Err(worker_died(end)),
     }
 }
 

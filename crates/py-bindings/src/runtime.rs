@@ -180,7 +180,7 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
             Some(notice) = self.notices.recv() => Turn::Notice(notice),
             end = &mut self.task => match end {
                 Ok(result) => Turn::Done(result),
-                Err(end) => Turn::Done(Err(worker_died(&end))),
+                Err(end) => Turn::Done(Err(worker_died(end))),
             },
         }
     }

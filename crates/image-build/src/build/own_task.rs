@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
+use crate::{Error, panics};
 
 /// Runs it as a task of its own, cancelled when the caller drops this future. The task gets a child of the caller's token, so that a
 /// drop cancels this work and not whatever else shares the token.
@@ -23,7 +23,7 @@ where
     on_drop.disarm();
     ended.unwrap_or_else(|error| {
         Err(Error::Panic {
-            message: error.to_string(),
+            message: panics::told_of_task(error),
         })
     })
 }

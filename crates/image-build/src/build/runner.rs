@@ -1,6 +1,5 @@
 //! Runs steps in order and, when one fails, undoes them in reverse. Knows no step by name.
 
-use std::any::Any;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::console::Sight;
 use super::event::{Emitter, EventKind};
 use super::step::{CleanupFailure, Step};
-use crate::Error;
+use crate::{Error, panics};
 
 /// What becomes of a failed build's leftovers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,16 +235,8 @@ async fn guarded<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, E
 async fn caught<T>(work: impl Future<Output = T>) -> Result<T, Error> {
     let ended = AssertUnwindSafe(work).catch_unwind().await;
     ended.map_err(|panic| Error::Panic {
-        message: panic_text(&*panic),
+        message: panics::told(&*panic),
     })
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Whole builds whose steps panic.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use async_trait::async_trait;
 use proxmox_client::{Auth, Tls};
@@ -19,11 +20,20 @@ enum When {
     After,
 }
 
-/// A step with a panic in it.
+/// A step with a panic in it, which holds a secret.
 #[derive(Debug)]
 struct Planted {
     step: Box<dyn Step<Context>>,
     when: When,
+}
+
+/// What a panic of a step would tell.
+const CANARY: &str = "canary-0123456789-of-a-panic";
+
+fn planted() -> ! {
+    let number: Result<u8, _> = CANARY.parse::<u8>().map_err(|error| format!("{CANARY}: {error}"));
+    number.expect("planted");
+    unreachable!("it is no number")
 }
 
 #[async_trait]
@@ -33,9 +43,11 @@ impl Step<Context> for Planted {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
-        assert!(!matches!(self.when, When::Before), "planted");
+        if matches!(self.when, When::Before) {
+            planted();
+        }
         self.step.run(context).await?;
-        panic!("planted")
+        planted()
     }
 
     async fn undo(&mut self, context: &mut Context) -> Result<Option<String>, Error> {
@@ -89,8 +101,14 @@ async fn a_panic_in_any_step_leaves_the_cluster_as_it_was() {
             // From here on there is a template, and what goes wrong later cannot take it away.
             let complete = matches!((name.as_ref(), when), ("publish", When::After) | ("manifest", _));
             steps.insert(index, Box::new(Planted { step, when }));
-            let build = build(&client, spec(&pve));
+            let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
+            let build = build(&client, spec(&pve)).events(to);
             let error = run_steps(build, CancellationToken::new(), |_| steps).await.unwrap_err();
+            let mut told = format!("{} {error:?}", error.chain());
+            while let Ok(event) = events.try_recv() {
+                let _ = write!(told, "{event:?}");
+            }
+            assert!(!told.contains("canary"), "{name} {when:?}: {told}");
             assert!(
                 matches!(&error, Error::Step { step, source, cleanup, .. }
                     if *step == name && matches!(**source, Error::Panic { .. }) && cleanup.is_empty()),
@@ -108,4 +126,31 @@ async fn a_panic_in_any_step_leaves_the_cluster_as_it_was() {
             assert_eq!(inventory(), before, "{name} {when:?}: {}", error.chain());
         }
     }
+}
+
+/// A process whose panics are told by our hook: it is this program once more, with the test above alone.
+#[test]
+fn a_panic_tells_its_place_and_no_secret() {
+    const HIDES: &str = "K3SIMAGE_TEST_HIDES_TEXTS";
+    if std::env::var_os(HIDES).is_some() {
+        crate::panics::hide_texts();
+        return a_panic_in_any_step_leaves_the_cluster_as_it_was();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "build::run::tests::a_panic_tells_its_place_and_no_secret",
+            "--nocapture",
+        ])
+        .env(HIDES, "1")
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("panicked at crates/image-build/src/build/run/tests.rs:"),
+        "{text}"
+    );
+    assert!(!text.contains("canary"), "{text}");
 }
