@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proxmox_client::{ErrorKind, Qemu, SerialConsole};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -16,11 +16,11 @@ use super::event::Emitter;
 use super::vm::may_pass;
 use crate::communicator::OutputStream;
 use crate::console::clean::ConsoleLines;
+use crate::console::mask::Masker;
 use crate::console::picture::save_screen;
 use crate::console::signs::{self, Means, Sign};
 use crate::plan::PlanReport;
-use crate::provision::mask;
-use crate::spec::{EnvValue, ProvisionerSpec};
+use crate::spec::{EnvValue, KickstartSource, ProvisionerSpec};
 use crate::{Error, ImageSpec};
 
 /// Serial port that the build's VM has.
@@ -266,6 +266,7 @@ impl Listener {
         let mut cleaner = ConsoleLines::default();
         let mut heard = false;
         let mut jobs = BTreeSet::new();
+        let mut masker = Masker::new(&self.secrets);
         loop {
             match console.read().await {
                 Ok(Some(bytes)) => {
@@ -279,11 +280,15 @@ impl Listener {
                         if jobs.len() > MAX_JOBS {
                             jobs.clear();
                         }
-                        let line = mask(&self.secrets, line);
+                        let line = if signs::is_aside(line) {
+                            masker.aside(line)
+                        } else {
+                            masker.line(line)
+                        };
                         self.emitter.log(SOURCE, OutputStream::Stdout, &line);
                         lock(&self.said).hear(&line);
                     }
-                    lock(&self.said).hear_rest(&mask(&self.secrets, cleaner.rest()));
+                    lock(&self.said).hear_rest(&masker.rest(cleaner.rest()));
                 }
                 Ok(None) => return (heard, None),
                 Err(error) => return (heard, Some(error)),
@@ -298,6 +303,10 @@ fn secrets(spec: &ImageSpec) -> Vec<SecretString> {
         ProvisionerSpec::Shell(shell) => Some(shell),
         ProvisionerSpec::File(_) => None,
     });
+    let kickstart = match &spec.installer.kickstart {
+        KickstartSource::Text { text, .. } => text.secrets(),
+        KickstartSource::Model(_) => &[],
+    };
     scripts
         .chain(&spec.seal)
         .flat_map(|shell| &shell.env)
@@ -306,6 +315,7 @@ fn secrets(spec: &ImageSpec) -> Vec<SecretString> {
             EnvValue::Plain(_) => None,
         })
         .chain(spec.communicator.ssh.password.clone())
+        .chain(kickstart.iter().cloned())
         .collect()
 }
 
@@ -322,6 +332,10 @@ impl Context {
             let mut secrets = secrets(&self.spec);
             // The installer and its kernel print the address that they fetch the kickstart from.
             secrets.extend(self.server.as_ref().map(|server| SecretString::from(server.secret())));
+            // The kickstart writes the guest's host key; the lines around it are those of any key.
+            let key = self.keys.as_ref().and_then(|keys| keys.host_private_file().ok());
+            let key = key.iter().flat_map(|key| key.expose_secret().lines());
+            secrets.extend(key.filter(|line| !line.starts_with("-----")).map(SecretString::from));
             self.console.follow(vm, Arc::clone(&self.emitter), secrets);
         }
         Ok(())

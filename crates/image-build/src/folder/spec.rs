@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use proxmox_client::{MiB, NodeName, StorageId, Vmid};
+use secrecy::SecretString;
 
-use super::template::{lines_stand, render};
+use super::template::{lines_stand, render, texts};
 use super::{files, iso};
 use crate::boot_command::BootCommand;
 use crate::diagnostic::Diagnostic;
@@ -344,7 +345,16 @@ fn kickstart_source(dir: &Path, values: &Values, reader: &mut Reader<'_>) -> Res
         },
     };
     Ok(Some(KickstartSource::Text {
-        text: KickstartText::new(text),
+        text: KickstartText::new(text).with_secrets(secrets(values)),
         origin: PathBuf::from(file),
     }))
+}
+
+/// Every text of a sensitive variable.
+fn secrets(values: &Values) -> Vec<SecretString> {
+    let sensitive = values.settings.values().filter(|setting| setting.sensitive);
+    sensitive
+        .flat_map(|setting| texts(&setting.value))
+        .map(SecretString::from)
+        .collect()
 }

@@ -145,7 +145,7 @@ fn locals(values: &Values) -> impl Iterator<Item = (&str, &hcl::Value)> {
 }
 
 /// The texts in a value.
-fn texts(value: &hcl::Value) -> Box<dyn Iterator<Item = &str> + '_> {
+pub(super) fn texts(value: &hcl::Value) -> Box<dyn Iterator<Item = &str> + '_> {
     match value {
         hcl::Value::String(text) => Box::new(std::iter::once(text.as_str())),
         hcl::Value::Array(items) => Box::new(items.iter().flat_map(texts)),

@@ -103,7 +103,7 @@ impl KickstartText {
         // What %post writes inherits the label of its folder, and sshd may not read keys under another label than theirs.
         writeln!(text, "restorecon -R /etc/ssh {}/.ssh || :\n%end", home(user))
             .expect("writing to a String does not fail");
-        Ok(Self::new(text))
+        Ok(self.with_text(text))
     }
 }
 

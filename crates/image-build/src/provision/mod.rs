@@ -5,7 +5,7 @@ mod shell;
 
 pub use file::FileProvisioner;
 pub use shell::ShellProvisioner;
-pub(crate) use shell::mask;
+pub(crate) use shell::{MASK, SHORTEST_MASKED};
 
 use std::fmt;
 

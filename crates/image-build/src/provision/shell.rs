@@ -17,9 +17,9 @@ use crate::spec::{EnvValue, ShellSpec};
 /// How many of a failed script's last lines its error carries.
 const TAIL_LINES: usize = 12;
 /// What stands in place of a secret.
-const MASK: &str = "<sensitive>";
+pub(crate) const MASK: &str = "<sensitive>";
 /// Shorter values are no secrets, and masking them would make every line unreadable.
-const SHORTEST_MASKED: usize = 4;
+pub(crate) const SHORTEST_MASKED: usize = 4;
 
 /// Variables that a shell sets by itself: some of them end the script that assigns them, and none keeps the value.
 ///
@@ -81,7 +81,7 @@ pub struct ShellProvisioner {
 }
 
 /// The line with every secret in it masked, as Packer shows it: `set -x` in a script prints them.
-pub(crate) fn mask<'a>(secrets: &[SecretString], line: &'a str) -> Cow<'a, str> {
+fn mask<'a>(secrets: &[SecretString], line: &'a str) -> Cow<'a, str> {
     let mut line = Cow::Borrowed(line);
     // A value of several lines is printed as several.
     for part in secrets.iter().flat_map(|secret| secret.expose_secret().lines()) {
