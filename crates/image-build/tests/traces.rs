@@ -8,6 +8,7 @@
 mod common;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -90,6 +91,45 @@ fn clean(what: &str, text: &str, secrets: &[&str]) {
     assert_eq!(token, None, "{what} holds a token of k3s");
 }
 
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+/// What the cluster has kept: requests, the VMs' options, task logs, volumes. Its own accounts are its own, and a disk holds the login
+/// that its kickstart sets.
+fn clean_cluster(lab: &Lab, secrets: &[&str]) {
+    clean("a request's record", &format!("{:?}", lab.pve.requests()), secrets);
+    for vmid in lab.pve.vmids() {
+        clean("a VM's options", &format!("{:?}", lab.pve.vm_config(vmid)), secrets);
+    }
+    let all = files(lab.pve.data_dir());
+    assert!(all.len() > 10, "there is little to look at: {all:?}");
+    for path in all {
+        let name = path.strip_prefix(lab.pve.data_dir()).unwrap().display().to_string();
+        if ["access", "token-secret", "pve-"]
+            .iter()
+            .any(|own| name.starts_with(own))
+        {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        if !name.contains("images/") {
+            clean(&name, &text, secrets);
+            continue;
+        }
+        // A guest's own keys are there too.
+        for secret in secrets.iter().filter(|secret| **secret != LOGIN) {
+            assert!(
+                forms(secret).iter().all(|form| !text.contains(form)),
+                "{name} holds {secret}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_traced_by_any_crate() {
     let traced = Traced::default();
@@ -149,6 +189,7 @@ async fn no_secret_is_traced_by_any_crate() {
         clean("the report", &format!("{report:?}"), &secrets);
         clean("an event of the verification", &format!("{seen:?}"), &secrets);
         clean("a trace", &traced.text(), &secrets);
+        clean_cluster(&lab, &secrets);
     }
     // That nothing was found means something only where much was traced, by others too.
     let text = traced.text();
