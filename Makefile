@@ -212,6 +212,7 @@ fuzz: ## Feeds the parsers hostile input, FUZZ_SECONDS=600 each (nightly compile
 deny: ## Licences, sources and known faults of the dependencies
 	@command -v cargo-deny >/dev/null || { $(call lacks,check of the dependencies,cargo-deny,cargo install --locked cargo-deny); exit 0; }
 	$(CARGO) deny check
+	$(CARGO) deny --manifest-path fuzz/Cargo.toml --config deny.toml check
 
 .PHONY: sync-example
 sync-example: ## Copies scripts/ into the example folder
