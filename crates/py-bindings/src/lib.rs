@@ -60,6 +60,7 @@ mod _k3simage {
 
     /// Panics of this module, and of no other, are told without what they may hold.
     #[pymodule_init]
+    #[allow(clippy::unnecessary_wraps, reason = "pyo3 asks for an initialiser that may fail")]
     fn hide_panics(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         image_build::panics::hide_texts();
         Ok(())
