@@ -1,6 +1,8 @@
-//! One emulated cluster with a bystander on it: a builder runs against it, something goes wrong, and what is left is judged.
+//! One emulated cluster with a bystander on it: a builder runs against it, and something goes wrong. What is left is judged by
+//! `judge`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod judge;
+
 use std::fs::File;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,17 +12,16 @@ use futures_util::future::join_all;
 use proxmox_client::{Auth, Client, CreateVm, DeleteVm, Drive, Method, NodeName, Qemu, Tls, Upid, Wait};
 use pve_emulator::engine::simulated::{self as guest, FaultKind, SimulatedEngine};
 use pve_emulator::{Emulator, FaultPlan, Gate};
-use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::{Cluster, Ended, Folder, IMAGE, k3simage};
+use crate::kind::{Kind, OLD};
 use crate::trouble::{Case, LONG_LEASE, Point, Stage, Trouble};
+use judge::Snapshot;
 
-/// The build's VM.
-const VMID: u32 = 9000;
 /// A template of someone else, with a name like ours.
 const BYSTANDER: u32 = 500;
-const ROOT_PASSWORD: &str = "a-password-of-root";
+pub(crate) const ROOT_PASSWORD: &str = "a-password-of-root";
 /// A run that takes longer hangs. The limits of a build and of its undo, one after the other, are half of it.
 const RUN_LIMIT: Duration = Duration::from_secs(600);
 /// How long a backup holds the VM's lock.
@@ -32,19 +33,12 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Scripts that the folder runs in the guest.
 const SCRIPTS: [&str; 3] = ["os-update.sh", "k3s-install.sh", "seal.sh"];
 
-/// All that is on a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Snapshot {
-    vms: BTreeMap<u32, BTreeMap<String, String>>,
-    volumes: BTreeSet<String>,
-}
-
 /// A cluster on which one build after the other runs.
 pub(crate) struct Lane {
     cluster: Cluster,
     root: Client,
     before: Snapshot,
-    by_password: bool,
+    pub(crate) kind: Kind,
     work: tempfile::TempDir,
 }
 
@@ -76,8 +70,8 @@ pub(crate) struct Outcome {
 }
 
 impl Lane {
-    /// A cluster where builds log in with a token, or with a password.
-    pub(crate) fn new(by_password: bool) -> Self {
+    /// A cluster for builds of one kind.
+    pub(crate) fn new(kind: Kind) -> Self {
         let cluster = Cluster::start(Emulator::builder().user("root@pam", ROOT_PASSWORD));
         let root = cluster.block_on(async {
             let root = Client::builder(cluster.emulator.url())
@@ -85,57 +79,28 @@ impl Lane {
                 .tls(Tls::Pinned(cluster.emulator.fingerprint().parse().unwrap()))
                 .build()
                 .unwrap();
-            let bystander = CreateVm::new()
-                .name("alma9-k3-node-amd64-v1.28.0-v1")
-                .tags(["k3simage"])
-                .disk("scsi0", &Drive::allocate(&"local-lvm".parse().unwrap(), 1));
-            let vm = vm(&root, BYSTANDER);
-            let limit = || Wait::at_most(RUN_LIMIT);
-            let _ = root
-                .wait_task(&vm.create(&bystander).await.unwrap(), limit())
-                .await
-                .unwrap();
-            let _ = root
-                .wait_task(&vm.convert_to_template().await.unwrap(), limit())
-                .await
-                .unwrap();
+            make_template(&root, BYSTANDER, "alma9-k3-node-amd64-v1.28.0-v1").await;
+            if kind == Kind::Replace {
+                make_template(&root, OLD, IMAGE).await;
+            }
             root
         });
         let mut lane = Self {
             cluster,
             root,
-            before: Snapshot {
-                vms: BTreeMap::new(),
-                volumes: BTreeSet::new(),
-            },
-            by_password,
+            before: Snapshot::default(),
+            kind,
             work: tempfile::tempdir().unwrap(),
         };
         lane.before = lane.snapshot();
         lane
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let emulator = &self.cluster.emulator;
-        let vms = emulator
-            .vmids()
-            .into_iter()
-            .filter_map(|vmid| Some((vmid, emulator.vm_config(vmid)?)));
-        Snapshot {
-            vms: vms.collect(),
-            volumes: emulator.volids("pve").into_iter().collect(),
-        }
-    }
-
     fn command(&self, args: &[&str]) -> Command {
         let mut command = k3simage(args);
         self.cluster.lead(&mut command);
-        if self.by_password {
-            command
-                .env("PKR_VAR_proxmox_password", ROOT_PASSWORD)
-                .env_remove("PKR_VAR_proxmox_token")
-                .args(["-var", "proxmox_username=root@pam"]);
-        }
+        self.kind.log_in(&mut command);
+        command.args(self.kind.login_options());
         command
     }
 
@@ -143,6 +108,7 @@ impl Lane {
     fn builder(&self, args: &[&str], lease: u32) -> Command {
         let mut command = self.command(args);
         command
+            .args(self.kind.options())
             .args(["--json", "--lease", &lease.to_string()])
             .arg("--log-file")
             .arg(self.work.path().join("log"));
@@ -157,18 +123,29 @@ impl Lane {
         command
     }
 
+    fn build(&self, folder: &Folder, lease: u32) -> Command {
+        let mut command = self.builder(&["build", folder.path()], lease);
+        command.args(self.kind.build_options());
+        command
+    }
+
     /// Where a build in which nothing goes wrong can be hit, and how far it is there: each call that two builds both make, and each
     /// script. Leaves the cluster as it was.
     pub(crate) fn points(&self, folder: &Folder) -> Vec<(Point, Stage)> {
-        let (calls, again) = (self.calls(folder), self.calls(folder));
+        let (calls, again) = (self.calls(folder), Self::new(self.kind).calls(folder));
         let mut stage = Stage::default();
         let mut points = Vec::new();
         // How often it is looked whether something has ended differs with the machine's load.
         for call in calls.into_iter().filter(|call| again.contains(call)) {
-            let (creates, starts) = (call.creates(), call.starts());
+            let next = Stage {
+                vm_is_there: stage.vm_is_there || call.creates(),
+                guest_ran: stage.guest_ran || call.starts(),
+                is_template: stage.is_template || call.converts(),
+                old_is_renamed: stage.old_is_renamed || call.renames_old(),
+                is_complete: stage.is_complete || (stage.old_is_renamed && call.changes_vm()),
+            };
             points.push((call, stage));
-            stage.vm_is_there |= creates;
-            stage.guest_ran |= starts;
+            stage = next;
         }
         points.extend(SCRIPTS.map(|name| (Point::Script(name.to_owned()), stage)));
         points
@@ -176,13 +153,13 @@ impl Lane {
 
     fn calls(&self, folder: &Folder) -> Vec<Point> {
         let from = self.cluster.emulator.requests().len();
-        let ended = Ended::of(&self.builder(&["build", folder.path()], LONG_LEASE).output().unwrap());
+        let ended = Ended::of(&self.build(folder, LONG_LEASE).output().unwrap());
         assert_eq!(ended.code, Some(0), "{}", ended.all());
         let calls = Point::calls(&self.cluster.emulator.requests()[from..]);
         let mut violations = Vec::new();
-        self.is_good(&mut violations);
+        self.is_good(&ended.all(), &mut violations);
         assert_eq!(violations, Vec::<String>::new());
-        assert!(self.tidy());
+        // Of a cluster that is used up the next build gets one like it.
         calls
     }
 
@@ -200,7 +177,7 @@ impl Lane {
                 script,
                 gate: gate.clone(),
             };
-            self.guests().inject(guest::Fault::once(waits).on(VMID));
+            self.guests().inject(guest::Fault::once(waits).on(self.kind.vmid()));
             gates.push((gate, trouble));
         }
         let _ = std::fs::remove_file(self.work.path().join("log"));
@@ -235,16 +212,16 @@ impl Lane {
                     .advance_clock(Duration::from_secs(case.lease.into()) + MARGIN);
                 if case.any(|trouble| trouble == Trouble::KilledThenCollected) {
                     outcome.end = End::Collected;
-                    self.collect(&mut outcome);
+                    self.collect(case, &mut outcome);
                 } else {
                     outcome.end = End::Resumed;
-                    self.after_a_kill(folder, &ended, &mut outcome);
+                    self.after_a_kill(folder, &ended, case, &mut outcome);
                 }
                 self.collected_twice(&mut outcome);
             }
             Some(0) => {
                 outcome.end = End::Template;
-                self.is_good(&mut outcome.violations);
+                self.is_good(&ended.all(), &mut outcome.violations);
             }
             Some(code) => self.has_failed(code, &ended, case, &mut outcome),
         }
@@ -255,7 +232,7 @@ impl Lane {
     async fn watched(&self, folder: &Folder, lease: u32, gates: &[(Gate, Trouble)]) -> (Option<Ended>, usize) {
         let (out, err) = (self.work.path().join("out"), self.work.path().join("err"));
         let mut child = self
-            .builder(&["build", folder.path()], lease)
+            .build(folder, lease)
             .stdout(Stdio::from(File::create(&out).unwrap()))
             .stderr(Stdio::from(File::create(&err).unwrap()))
             .spawn()
@@ -303,26 +280,29 @@ impl Lane {
     /// Whether it could be done.
     async fn act(&self, trouble: Trouble, pid: u32) -> bool {
         match trouble {
-            Trouble::VmVanishes => {
-                self.destroy(VMID).await;
-                !self.cluster.emulator.vmids().contains(&VMID)
+            Trouble::VmVanishes | Trouble::OldVanishes => {
+                let vmid = self.hit_by(trouble);
+                self.destroy(vmid).await;
+                !self.cluster.emulator.vmids().contains(&vmid)
             }
-            Trouble::VmLocked => {
-                let path = format!("/nodes/pve/qemu/{VMID}/config");
-                let lock = [("lock", "backup".to_owned())];
-                let locked = self.root.request(Method::PUT, &path, &lock).await.is_ok();
-                if locked {
-                    let root = self.root.clone();
+            Trouble::VmLocked | Trouble::OldLocked => {
+                let path = format!("/nodes/pve/qemu/{}/config", self.hit_by(trouble));
+                let root = self.root.clone();
+                // By itself: the builder's end may come while the lock is being set, and it has to end all the same.
+                let lock = tokio::spawn(async move {
+                    let lock = [("lock", "backup".to_owned())];
+                    let locked = root.request(Method::PUT, &path, &lock).await.is_ok();
                     tokio::spawn(async move {
                         sleep(BACKUP).await;
                         let unlock = [("delete", "lock".to_owned()), ("skiplock", "1".to_owned())];
                         let _ = root.request(Method::PUT, &path, &unlock).await;
                     });
-                }
-                locked
+                    locked
+                });
+                lock.await.unwrap()
             }
             Trouble::GuestResets => {
-                let path = format!("/nodes/pve/qemu/{VMID}/status/reset");
+                let path = format!("/nodes/pve/qemu/{}/status/reset", self.kind.vmid());
                 let Ok(upid) = self.root.request(Method::POST, &path, &[]).await else {
                     return false;
                 };
@@ -330,15 +310,19 @@ impl Lane {
                 self.root.wait_task(&upid, Wait::at_most(RUN_LIMIT)).await.is_ok()
             }
             Trouble::AgentSilent => {
-                self.guests().silence_agent(VMID);
+                self.guests().silence_agent(self.kind.vmid());
                 true
             }
             Trouble::SshCut => {
-                self.guests().cut_ssh(VMID);
+                self.guests().cut_ssh(self.kind.vmid());
                 true
             }
             _ => kill(pid),
         }
+    }
+
+    fn hit_by(&self, trouble: Trouble) -> u32 {
+        if trouble.is_of_old() { OLD } else { self.kind.vmid() }
     }
 
     fn guests(&self) -> &SimulatedEngine {
@@ -368,209 +352,29 @@ impl Lane {
         }
     }
 
-    /// A template that is all that it is to be, and nothing else beside what was there.
-    fn is_good(&self, violations: &mut Vec<String>) {
-        let mut after = self.snapshot();
-        let Some(config) = after.vms.remove(&VMID) else {
-            violations.push("there is no template".to_owned());
-            return;
-        };
-        let get = |key: &str| config.get(key).map(String::as_str).unwrap_or_default();
-        let mut wants = |what: &str, holds: bool| {
-            if !holds {
-                violations.push(format!("{what}: {config:?}"));
-            }
-        };
-        wants("it is no template", get("template") == "1");
-        wants("its name is wrong", get("name") == IMAGE);
-        wants(
-            "its tags are wrong",
-            get("tags").contains("k3simage") && !get("tags").contains("k3simage-build"),
-        );
-        wants("its journal is left", !get("description").contains("k3simage-journal"));
-        wants("it does not boot from its disk alone", get("boot") == "order=scsi0");
-        wants("it has no cloud-init drive", get("scsi1").contains("cloudinit"));
-        wants(
-            "it has another drive",
-            ["ide2", "ide3", "unused0"]
-                .iter()
-                .all(|slot| !config.contains_key(*slot)),
-        );
-        wants("`reboot` is left", !config.contains_key("reboot"));
-        wants("a lock is left", !config.contains_key("lock"));
-        let sealed = self.guests().guest(VMID).and_then(|guest| guest.installed);
-        let machine_id = sealed.map(|system| system.machine_id);
-        wants(
-            "it is not sealed",
-            machine_id.as_deref().is_some_and(|id| id.trim().is_empty()),
-        );
-        let ours = |volume: &String| volume.contains(&format!("-{VMID}-")) || volume.contains(&format!("/{VMID}/"));
-        after.volumes.retain(|volume| !ours(volume));
-        if after != self.before {
-            violations.push(format!(
-                "something else is left or changed: {}",
-                self.difference(&after)
-            ));
-        }
-    }
-
-    fn difference(&self, after: &Snapshot) -> String {
-        let volumes: Vec<_> = after.volumes.symmetric_difference(&self.before.volumes).collect();
-        let vms: Vec<_> = after
-            .vms
-            .iter()
-            .filter(|(vmid, config)| self.before.vms.get(vmid) != Some(config))
-            .collect();
-        let gone: Vec<_> = self
-            .before
-            .vms
-            .keys()
-            .filter(|vmid| !after.vms.contains_key(vmid))
-            .collect();
-        format!("vms {vms:?}, gone {gone:?}, volumes {volumes:?}")
-    }
-
-    fn is_as_before(&self, violations: &mut Vec<String>) {
-        let after = self.snapshot();
-        if after != self.before {
-            violations.push(format!("it is not as before: {}", self.difference(&after)));
-        }
-    }
-
-    /// A build that failed: nothing is left, or it says what, and gc collects that; the message names what went wrong.
-    fn has_failed(&self, code: i32, ended: &Ended, case: &Case, outcome: &mut Outcome) {
-        if !(1..=3).contains(&code) {
-            outcome.violations.push(format!("exit code {code}"));
-        }
-        let events: Vec<Value> = ended
-            .out
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        let Some(error) = events.iter().rfind(|event| event["event"] == "error") else {
-            outcome.violations.push("no error is told".to_owned());
-            return;
-        };
-        let message = error["message"].as_str().unwrap_or_default();
-        if !case.any(|trouble| trouble.words().iter().any(|word| message.contains(word))) {
-            outcome
-                .violations
-                .push(format!("the message does not name the cause: {message}"));
-        }
-        let mut left = Vec::new();
-        self.is_as_before(&mut left);
-        outcome.end = End::Clean;
-        if left.is_empty() {
-            return;
-        }
-        // One fault leaves room for the undo; of several, another may hit it too, and then it says so and its lease ends at once.
-        let told = events
-            .iter()
-            .any(|event| event["event"] == "cleanup" && event["ok"] == false);
-        if !told || code != 1 || case.troubles.len() == 1 {
-            outcome.violations.append(&mut left);
-            return;
-        }
-        outcome.end = End::Left;
-        if ended.all().contains("lease could not be ended") {
-            self.cluster
-                .emulator
-                .advance_clock(Duration::from_secs(case.lease.into()) + MARGIN);
-        }
-        self.collect(outcome);
-    }
-
-    /// After a kill the build is gone on with, or it is said why not and there is nothing to go on with.
-    fn after_a_kill(&self, folder: &Folder, killed: &Ended, outcome: &mut Outcome) {
-        let first = killed
-            .out
-            .lines()
-            .next()
-            .and_then(|line| serde_json::from_str::<Value>(line).ok());
-        let Some(build) = first.and_then(|event| event["build"].as_str().map(str::to_owned)) else {
-            // It had not told anything yet.
-            return self.collect(outcome);
-        };
-        let ended = Ended::of(
-            &self
-                .builder(&["resume", &build, folder.path()], LONG_LEASE)
-                .output()
-                .unwrap(),
-        );
-        outcome.said.push_str(&ended.all());
-        self.keeps_secrets(&ended, outcome);
-        match ended.code {
-            Some(0) => self.is_good(&mut outcome.violations),
-            Some(2) if ended.out.contains("bears its tag") => {
-                if self.tags().contains(&build) {
-                    outcome.violations.push("resume does not see the VM".to_owned());
-                }
-                self.collect(outcome);
-            }
-            code => outcome
-                .violations
-                .push(format!("resume ends with {code:?}: {}", ended.all())),
-        }
-    }
-
-    fn tags(&self) -> String {
-        let config = self.cluster.emulator.vm_config(VMID);
-        config
-            .and_then(|config| config.get("tags").cloned())
-            .unwrap_or_default()
-    }
-
-    /// Collects what is dead: then all is as before, unless the build had been through.
-    fn collect(&self, outcome: &mut Outcome) {
-        let ended = Ended::of(&self.command(&["gc", "--yes", "--volume-age", "0"]).output().unwrap());
-        outcome.said.push_str(&ended.all());
-        self.keeps_secrets(&ended, outcome);
-        if ended.code != Some(0) {
-            outcome
-                .violations
-                .push(format!("gc ends with {:?}: {}", ended.code, ended.all()));
-        }
-        let tags = self.tags();
-        if !tags.is_empty() && !tags.contains("k3simage-build") {
-            self.is_good(&mut outcome.violations);
-        } else {
-            self.is_as_before(&mut outcome.violations);
-        }
-    }
-
-    /// Whatever happened: gc then finds nothing.
-    fn collected_twice(&self, outcome: &mut Outcome) {
-        let ended = Ended::of(&self.command(&["gc", "--volume-age", "0"]).output().unwrap());
-        if ended.code != Some(0) || !ended.all().contains("nothing is left") {
-            outcome
-                .violations
-                .push(format!("gc still finds something: {}", ended.all()));
-        }
-    }
-
-    /// No secret is in what was printed, in the log with the API requests, or on the cluster where people look.
-    fn keeps_secrets(&self, ended: &Ended, outcome: &mut Outcome) {
-        let log = std::fs::read_to_string(self.work.path().join("log")).unwrap_or_default();
-        let secrets = [self.cluster.emulator.token_secret(), ROOT_PASSWORD, "PRIVATE KEY"];
-        for (place, text) in [("output", &ended.all()), ("log", &log)] {
-            for secret in secrets {
-                if text.contains(secret) {
-                    outcome.violations.push(format!("a secret is in the {place}"));
-                }
-            }
-        }
-    }
-
     /// Takes a template away again; `false` when the cluster is not as it was after that.
     pub(crate) fn tidy(&self) -> bool {
         self.cluster.block_on(async {
             self.settled().await;
-            if self.cluster.emulator.vmids().contains(&VMID) {
-                self.destroy(VMID).await;
+            if self.cluster.emulator.vmids().contains(&self.kind.vmid()) {
+                self.destroy(self.kind.vmid()).await;
             }
         });
         self.snapshot() == self.before
     }
+}
+
+async fn make_template(root: &Client, vmid: u32, name: &str) {
+    let template = CreateVm::new()
+        .name(name)
+        .tags(["k3simage"])
+        .disk("scsi0", &Drive::allocate(&"local-lvm".parse().unwrap(), 1));
+    let vm = vm(root, vmid);
+    let limit = || Wait::at_most(RUN_LIMIT);
+    let created = vm.create(&template).await.unwrap();
+    let _ = root.wait_task(&created, limit()).await.unwrap();
+    let converted = vm.convert_to_template().await.unwrap();
+    let _ = root.wait_task(&converted, limit()).await.unwrap();
 }
 
 fn vm(root: &Client, vmid: u32) -> Qemu {

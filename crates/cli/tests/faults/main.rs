@@ -2,7 +2,7 @@
 //! and gives no secret away.
 //!
 //! `cargo test` runs a share of it, always the same. `make faults` runs it whole (`K3SIMAGE_FAULTS=all`), with random faults on top,
-//! two or three in one build, which `K3SIMAGE_FAULTS=random` runs alone; `K3SIMAGE_FAULTS_SEED` repeats those of an earlier time. `K3SIMAGE_FAULTS='FAULT@PLACE'` is one run
+//! two or three in one build, which `K3SIMAGE_FAULTS=random` runs alone, as `ssh`, `ticket`, `agent` and `replace` do the single ones of a kind of build; `K3SIMAGE_FAULTS_SEED` repeats those of an earlier time. `K3SIMAGE_FAULTS='FAULT@PLACE'` is one run
 //! alone, as a violation names it, and shows all that the builder said.
 #![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
 #![allow(
@@ -12,21 +12,26 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod kind;
 mod lane;
 mod trouble;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use common::Folder;
+use kind::{KINDS, Kind};
 use lane::{End, Lane};
 use trouble::{Case, Point, Stage, TROUBLES, Trouble};
 
 /// How many of all runs, and how many random ones, `cargo test` does.
 const SHARE: usize = 40;
 const RANDOM_SHARE: usize = 8;
+/// How many of the faults of a kind that is hit besides the plain one: there are more calls of the agent than time for all.
+const AGENT_RUNS: usize = 300;
 /// What once went wrong is in the share too.
 const ONCE_WRONG: [&str; 2] = [
     "guest-resets@POST /nodes/pve/qemu/9000/status/shutdown#1",
@@ -45,6 +50,8 @@ enum Scope {
     Whole,
     /// The random runs of the whole alone.
     Random,
+    /// All single faults of one kind of build alone.
+    Kind(Kind),
     One(Case),
 }
 
@@ -54,22 +61,30 @@ impl Scope {
             Err(_) => Self::Share,
             Ok("all") => Self::Whole,
             Ok("random") => Self::Random,
-            Ok(case) => Self::One(case.parse().unwrap_or_else(|error| panic!("K3SIMAGE_FAULTS: {error}"))),
+            Ok(name) => match Kind::named(name) {
+                Some(kind) => Self::Kind(kind),
+                None => Self::One(name.parse().unwrap_or_else(|error| panic!("K3SIMAGE_FAULTS: {error}"))),
+            },
         }
     }
 
-    /// Of all cases; a share of them has none that is slow.
-    fn of(&self, mut cases: Vec<Case>, share: usize) -> Vec<Case> {
-        // What only waits goes first, beside what works.
-        cases.sort_by_key(|case| !case.any(Trouble::is_slow));
-        match self {
-            Self::Whole => return cases,
-            Self::Random => return Vec::new(),
-            Self::Share | Self::One(_) => {}
+    /// Of the cases of one kind, those that are run, far between; a share has none that is slow.
+    fn of(&self, kind: Kind, mut cases: Vec<Case>) -> Vec<Case> {
+        let limit = match (self, kind) {
+            (Self::Whole, Kind::Agent) => AGENT_RUNS,
+            (Self::Whole, _) => cases.len(),
+            (Self::Kind(wanted), _) => cases.len() * usize::from(*wanted == kind),
+            (Self::Random | Self::One(_), _) => 0,
+            (Self::Share, Kind::Ssh) => SHARE,
+            (Self::Share, Kind::Ticket) => SHARE / TROUBLES.len(),
+            (Self::Share, Kind::Agent | Kind::Replace) => SHARE / 4,
+        };
+        if matches!(self, Self::Share) {
+            cases.retain(|case| !case.any(Trouble::is_slow));
         }
-        cases.retain(|case| !case.any(Trouble::is_slow));
-        let step = (cases.len() / share).max(1);
-        cases.into_iter().step_by(step).take(share).collect()
+        let count = cases.len();
+        let wanted = |index: &usize| limit >= count || index * limit / count != (index + 1) * limit / count;
+        (0..count).filter(wanted).map(|index| cases[index].clone()).collect()
     }
 }
 
@@ -86,12 +101,14 @@ struct Report {
 fn run_all(folder: &Folder, cases: &[Case], tells: bool) -> Report {
     let next = AtomicUsize::new(0);
     let report = Mutex::new(Report::default());
-    let by_password = cases.first().is_some_and(Case::by_password);
     std::thread::scope(|scope| {
         for _ in 0..LANES.min(cases.len()) {
             scope.spawn(|| {
-                let mut lane = Lane::new(by_password);
+                let mut lane = Lane::new(Kind::Ssh);
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if lane.kind != case.kind {
+                        lane = Lane::new(case.kind);
+                    }
                     run_one(&mut lane, folder, case, &report, tells, cases.len());
                 }
             });
@@ -104,7 +121,7 @@ fn run_one(lane: &mut Lane, folder: &Folder, case: &Case, report: &Mutex<Report>
     for _ in 0..TRIES {
         let outcome = lane.run(folder, case);
         if !lane.tidy() {
-            *lane = Lane::new(case.by_password());
+            *lane = Lane::new(case.kind);
         }
         let mut report = report.lock().unwrap();
         if tells {
@@ -130,8 +147,8 @@ fn run_one(lane: &mut Lane, folder: &Folder, case: &Case, report: &Mutex<Report>
 /// One line for each fault: how its runs ended.
 fn table(runs: &[(Case, End)]) -> String {
     let mut text = format!(
-        "  {:<32}{:>6}{:>10}{:>12}{:>10}{:>11}\n",
-        "fault", "runs", "template", "as before", "resumed", "collected"
+        "  {:<32}{:>6}{:>10}{:>12}{:>7}{:>10}{:>11}\n",
+        "fault", "runs", "template", "as before", "left", "resumed", "collected"
     );
     for (name, trouble) in TROUBLES {
         let of: Vec<End> = runs
@@ -145,10 +162,11 @@ fn table(runs: &[(Case, End)]) -> String {
         let count = |wanted: End| of.iter().filter(|end| **end == wanted).count();
         let _ = writeln!(
             text,
-            "  {name:<32}{:>6}{:>10}{:>12}{:>10}{:>11}",
+            "  {name:<32}{:>6}{:>10}{:>12}{:>7}{:>10}{:>11}",
             of.len(),
             count(End::Template),
             count(End::Clean),
+            count(End::Left),
             count(End::Resumed),
             count(End::Collected)
         );
@@ -157,32 +175,32 @@ fn table(runs: &[(Case, End)]) -> String {
 }
 
 /// Every fault at every point where it can happen.
-fn at_every(points: &[(Point, Stage)], which: impl Fn(Trouble) -> bool) -> Vec<Case> {
+fn at_every(kind: Kind, points: &[(Point, Stage)]) -> Vec<Case> {
     let faults = TROUBLES.map(|(_, trouble)| trouble);
     points
         .iter()
         .flat_map(|(point, stage)| {
             let fits = faults
                 .iter()
-                .filter(|trouble| which(**trouble) && trouble.fits(point, *stage));
-            fits.map(|trouble| Case::of(point.clone(), *trouble))
+                .filter(|trouble| trouble.fits(point, *stage) && kind.tries(**trouble, point, *stage));
+            fits.map(|trouble| Case::of(kind, point.clone(), *trouble))
         })
         .collect()
 }
 
-/// Two or three faults in one build.
-fn at_random(points: &[(Point, Stage)], seed: u64, count: usize) -> Vec<Case> {
+/// Two or three faults in one build, of any kind.
+fn at_random(singles: &[Vec<Case>], seed: u64, count: usize) -> Vec<Case> {
     let mut random = Random(seed);
-    let singles = at_every(points, |trouble| {
-        trouble != Trouble::ExpiredTicket && !trouble.is_slow()
-    });
-    let one = |random: &mut Random| singles[random.below(singles.len())].troubles[0].clone();
-    (0..count)
+    let mut cases: Vec<Case> = (0..count)
         .map(|_| {
+            let of_kind = &singles[random.below(singles.len())];
             let several = 2 + random.below(2);
-            Case::several((0..several).map(|_| one(&mut random)).collect())
+            let mut one = || of_kind[random.below(of_kind.len())].troubles[0].clone();
+            Case::several(of_kind[0].kind, (0..several).map(|_| one()).collect())
         })
-        .collect()
+        .collect();
+    cases.sort_by_key(|case| case.kind);
+    cases
 }
 
 #[test]
@@ -200,22 +218,33 @@ fn whatever_breaks_a_build_ends_well() {
         println!("{case}: {:?}, violations: 0", report.runs[0].1);
         return;
     }
-    let is_ticket = |trouble| trouble == Trouble::ExpiredTicket;
-    let points = Lane::new(false).points(&folder);
-    let by_password = Lane::new(true).points(&folder);
-    let all = at_every(&points, |trouble| !is_ticket(trouble));
-    let tickets = at_every(&by_password, is_ticket);
-    let possible = all.len() + tickets.len();
-
-    let mut cases = scope.of(all, SHARE);
+    let mut singles = Vec::new();
+    let mut cases = Vec::new();
+    for (name, kind) in KINDS {
+        let points = Lane::new(kind).points(&folder);
+        let all = at_every(kind, &points);
+        let wanted = scope.of(kind, all.clone());
+        let hit: BTreeSet<String> = all.iter().map(|case| case.troubles[0].0.to_string()).collect();
+        println!(
+            "{name}: {} points, {} of them hit here, {} faults at them, {} are run",
+            points.len(),
+            hit.len(),
+            all.len(),
+            wanted.len()
+        );
+        cases.extend(wanted);
+        singles.push(all);
+    }
     if matches!(scope, Scope::Share) {
         cases.extend(ONCE_WRONG.map(|case| case.parse::<Case>().unwrap()));
     }
+    // What only waits goes first, beside what works.
+    cases.sort_by_key(|case| (!case.any(Trouble::is_slow), case.kind));
     let mut report = run_all(&folder, &cases, false);
-    let more = run_all(&folder, &scope.of(tickets, SHARE / TROUBLES.len()), false);
-    report.runs.extend(more.runs);
-    report.missed += more.missed;
-    report.violations.extend(more.violations);
+    let points: BTreeSet<String> = cases
+        .iter()
+        .map(|case| format!("{} {}", case.kind, case.troubles[0].0))
+        .collect();
     println!(
         "\n{} points x {} faults = {} runs, violations: {}",
         points.len(),
@@ -224,23 +253,28 @@ fn whatever_breaks_a_build_ends_well() {
         report.violations.len()
     );
     println!(
-        "  of {possible} where the fault can happen; {} were tried in vain, their call did not come\n{}",
+        "  of {} where the fault can happen; {} were tried in vain, their call did not come\n{}",
+        singles.iter().map(Vec::len).sum::<usize>(),
         report.missed,
         table(&report.runs)
     );
+    for all in &mut singles {
+        all.retain(|case| !case.any(Trouble::is_slow));
+    }
+    singles.retain(|all| all[0].kind != Kind::Ticket);
 
     let seed = match (&scope, std::env::var("K3SIMAGE_FAULTS_SEED")) {
         (Scope::Whole | Scope::Random, Ok(seed)) => seed.parse().expect("K3SIMAGE_FAULTS_SEED is a number"),
         (Scope::Whole | Scope::Random, Err(_)) => std::time::UNIX_EPOCH.elapsed().map_or(1, |time| time.as_secs()),
         _ => 1,
     };
-    let wanted = if matches!(scope, Scope::Share) {
-        RANDOM_SHARE
-    } else {
-        RANDOM
+    let wanted = match scope {
+        Scope::Share => RANDOM_SHARE,
+        Scope::Kind(_) => 0,
+        _ => RANDOM,
     };
     println!("random runs, seed {seed}");
-    let random = run_all(&folder, &at_random(&points, seed, wanted), false);
+    let random = run_all(&folder, &at_random(&singles, seed, wanted), false);
     let ends = |end: End| random.runs.iter().filter(|(_, seen)| *seen == end).count();
     println!(
         "random: {} runs of 2 or 3 faults, seed {seed}, violations: {}\n  template {}, as before {}, told what is left {}, \
@@ -257,7 +291,7 @@ fn whatever_breaks_a_build_ends_well() {
     report.violations.extend(random.violations);
     assert!(report.violations.is_empty(), "{}", report.violations.join("\n"));
     assert!(matches!(scope, Scope::Random) || !report.runs.is_empty());
-    assert!(!random.runs.is_empty());
+    assert!(matches!(scope, Scope::Kind(_)) || !random.runs.is_empty());
 }
 
 /// SplitMix64: the same numbers from the same seed, on every machine.

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use pve_emulator::{Fault, FaultAction, FaultMatch, Gate, RequestRecord, TaskFault};
 
+use crate::kind::{KINDS, Kind, OLD};
+
 /// The text of what goes wrong on purpose.
 const ON_PURPOSE: &str = "fault on purpose";
 
@@ -76,6 +78,29 @@ impl Point {
         self.is("POST", "/status/start")
     }
 
+    /// The call that makes a template of the VM.
+    pub(crate) fn converts(&self) -> bool {
+        self.is("POST", "/template")
+    }
+
+    /// The call that renames the template that is replaced.
+    pub(crate) fn renames_old(&self) -> bool {
+        self.is("PUT", &format!("/qemu/{OLD}/config"))
+    }
+
+    /// A call that changes the VM of the build, which is the one that gives it the image's name when the old one has lost it.
+    pub(crate) fn changes_vm(&self) -> bool {
+        self.is("PUT", &format!("/qemu/{}/config", Kind::Replace.vmid()))
+    }
+
+    /// Whether it asks the agent, or waits in a script that runs by it.
+    pub(crate) fn asks_agent(&self) -> bool {
+        match self {
+            Self::Call { path, .. } => path.contains("/agent/"),
+            Self::Script(_) => true,
+        }
+    }
+
     fn has_body(&self) -> bool {
         matches!(self, Self::Call { method, .. } if matches!(method.as_str(), "POST" | "PUT"))
     }
@@ -84,7 +109,8 @@ impl Point {
         let volume =
             matches!(self, Self::Call { method, path, .. } if method == "DELETE" && path.contains("/content/"));
         let power = matches!(self, Self::Call { method, path, .. } if method == "POST" && path.contains("/status/"));
-        self.creates() || self.is("POST", "/template") || self.is("POST", "/upload") || power || volume
+        let vm = matches!(self, Self::Call { method, path, .. } if method == "DELETE" && path.contains("/qemu/"));
+        self.creates() || self.converts() || self.is("POST", "/upload") || power || volume || vm
     }
 }
 
@@ -131,6 +157,10 @@ pub(crate) enum Trouble {
     AgentSilent,
     /// SSH connections break.
     SshCut,
+    /// The template that is to be replaced is deleted by someone else.
+    OldVanishes,
+    /// A backup holds its lock for a while.
+    OldLocked,
     /// The builder is killed before the call is done; then the build is resumed, or collected.
     KilledThenResumed,
     KilledThenCollected,
@@ -139,7 +169,7 @@ pub(crate) enum Trouble {
 }
 
 /// All of them, with the names that cases and the report use.
-pub(crate) const TROUBLES: [(&str, Trouble); 21] = [
+pub(crate) const TROUBLES: [(&str, Trouble); 23] = [
     ("refused", Trouble::Refused),
     ("answer-lost", Trouble::AnswerLost),
     ("answer-cut", Trouble::AnswerCut),
@@ -158,6 +188,8 @@ pub(crate) const TROUBLES: [(&str, Trouble); 21] = [
     ("guest-resets", Trouble::GuestResets),
     ("agent-silent", Trouble::AgentSilent),
     ("ssh-cut", Trouble::SshCut),
+    ("old-vanishes", Trouble::OldVanishes),
+    ("old-locked", Trouble::OldLocked),
     ("killed-then-resumed", Trouble::KilledThenResumed),
     ("killed-then-collected", Trouble::KilledThenCollected),
     ("killed-unanswered-then-resumed", Trouble::KilledUnanswered),
@@ -186,6 +218,12 @@ impl FromStr for Trouble {
 pub(crate) struct Stage {
     pub(crate) vm_is_there: bool,
     pub(crate) guest_ran: bool,
+    /// The guest has ended: what becomes of it no more matters to the build.
+    pub(crate) is_template: bool,
+    /// The template that is replaced has lost its name.
+    pub(crate) old_is_renamed: bool,
+    /// The image is complete, and whoever removes it removes an image.
+    pub(crate) is_complete: bool,
 }
 
 impl Trouble {
@@ -194,8 +232,11 @@ impl Trouble {
         let in_script = matches!(point, Point::Script(_));
         match self {
             Self::KilledThenResumed | Self::KilledThenCollected => true,
-            Self::VmVanishes | Self::VmLocked => stage.vm_is_there || in_script,
-            Self::GuestResets | Self::AgentSilent | Self::SshCut => stage.guest_ran || in_script,
+            Self::VmVanishes => (stage.vm_is_there && !stage.is_complete) || in_script,
+            Self::VmLocked => stage.vm_is_there || in_script,
+            Self::GuestResets | Self::AgentSilent | Self::SshCut => {
+                (stage.guest_ran && !stage.is_template) || in_script
+            }
             Self::RequestCut => point.has_body(),
             Self::TaskFails | Self::TaskWarns | Self::TaskHangs => point.starts_a_task(),
             _ => !in_script,
@@ -208,6 +249,11 @@ impl Trouble {
             self,
             Self::KilledThenResumed | Self::KilledThenCollected | Self::KilledUnanswered
         )
+    }
+
+    /// Whether it is the template that is replaced to which something happens.
+    pub(crate) fn is_of_old(self) -> bool {
+        matches!(self, Self::OldVanishes | Self::OldLocked)
     }
 
     /// Whether limits have to pass until it ends.
@@ -234,6 +280,8 @@ impl Trouble {
             | Self::GuestResets
             | Self::AgentSilent
             | Self::SshCut
+            | Self::OldVanishes
+            | Self::OldLocked
             | Self::KilledThenResumed
             | Self::KilledThenCollected => (FaultAction::Hold(gate.clone()), Some(gate)),
         }
@@ -258,18 +306,29 @@ impl Trouble {
                 "powered off",
                 "connection",
             ],
-            Self::VmLocked => &["locked"],
-            Self::GuestResets => &["reset", "connection", "stopped", "restarted", "lost", "got timeout"],
+            Self::VmLocked | Self::OldLocked => &["locked"],
+            Self::GuestResets => &[
+                "reset",
+                "connection",
+                "stopped",
+                "restarted",
+                "lost",
+                "got timeout",
+                "agent is not running",
+            ],
             Self::AgentSilent => &["agent"],
             Self::SshCut => &["connection", "ssh", "lost"],
-            Self::KilledThenResumed | Self::KilledThenCollected | Self::KilledUnanswered => &[],
+            // A build goes on without it.
+            Self::OldVanishes | Self::KilledThenResumed | Self::KilledThenCollected | Self::KilledUnanswered => &[],
         }
     }
 }
 
-/// What goes wrong in one run. Its text reads back: `refused@GET /version#1 + ssh-cut@script seal.sh`.
+/// What goes wrong in one run. Its text reads back: `refused@GET /version#1 + ssh-cut@script seal.sh`, with the kind of build in
+/// front of it where that is not by SSH: `agent: refused@...`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Case {
+    pub(crate) kind: Kind,
     pub(crate) troubles: Vec<(Point, Trouble)>,
     /// Seconds of the builder's lease. Within a short one it shows by calls beside the build that it lives.
     pub(crate) lease: u32,
@@ -282,15 +341,17 @@ const SHORT_LEASE: u32 = 1;
 const SHORT: &str = "short lease: ";
 
 impl Case {
-    pub(crate) fn of(point: Point, trouble: Trouble) -> Self {
+    pub(crate) fn of(kind: Kind, point: Point, trouble: Trouble) -> Self {
         Self {
+            kind,
             troubles: vec![(point, trouble)],
             lease: LONG_LEASE,
         }
     }
 
-    pub(crate) fn several(troubles: Vec<(Point, Trouble)>) -> Self {
+    pub(crate) fn several(kind: Kind, troubles: Vec<(Point, Trouble)>) -> Self {
         Self {
+            kind,
             troubles,
             lease: SHORT_LEASE,
         }
@@ -298,11 +359,6 @@ impl Case {
 
     pub(crate) fn any(&self, holds: impl Fn(Trouble) -> bool) -> bool {
         self.troubles.iter().any(|(_, trouble)| holds(*trouble))
-    }
-
-    /// Whether the builder logs in with a password.
-    pub(crate) fn by_password(&self) -> bool {
-        self.any(|trouble| trouble == Trouble::ExpiredTicket)
     }
 
     /// The faults at calls, for the emulator, with the gates at which the test acts.
@@ -336,6 +392,9 @@ impl Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind != Kind::Ssh {
+            write!(f, "{}: ", self.kind)?;
+        }
         if self.lease == SHORT_LEASE {
             f.write_str(SHORT)?;
         }
@@ -350,9 +409,13 @@ impl FromStr for Case {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (lease, rest) = match text.strip_prefix(SHORT) {
+        let named = KINDS
+            .iter()
+            .find_map(|(name, kind)| Some((*kind, text.strip_prefix(name)?.strip_prefix(": ")?)));
+        let (kind, rest) = named.unwrap_or((Kind::Ssh, text));
+        let (lease, rest) = match rest.strip_prefix(SHORT) {
             Some(rest) => (SHORT_LEASE, rest),
-            None => (LONG_LEASE, text),
+            None => (LONG_LEASE, rest),
         };
         let one = |part: &str| {
             let (trouble, point) = part
@@ -361,7 +424,7 @@ impl FromStr for Case {
             Ok::<_, String>((point.parse()?, trouble.parse()?))
         };
         let troubles = rest.split(" + ").map(one).collect::<Result<_, _>>()?;
-        Ok(Self { troubles, lease })
+        Ok(Self { kind, troubles, lease })
     }
 }
 
@@ -371,6 +434,8 @@ fn a_case_reads_back() {
         "refused@GET /version#1",
         "short lease: status-595@POST /nodes/pve/qemu#1 + ssh-cut@script seal.sh",
         "killed-then-resumed@DELETE /nodes/pve/storage/local/content/local:iso/*#1",
+        "agent: status-500@POST /nodes/pve/qemu/9000/agent/exec#3",
+        "replace: short lease: old-locked@PUT /nodes/pve/qemu/100/config#1",
     ] {
         let case: Case = text.parse().unwrap();
         assert_eq!(case.to_string(), text);
