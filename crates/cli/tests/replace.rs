@@ -5,13 +5,12 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use common::{Cluster, Ended, Folder, IMAGE, k3simage, signal, until};
-use pve_emulator::{Emulator, FaultAction, Gate, Timing};
-use serde_json::Value;
+use common::kill::{Kill, after_the_lease, wait};
+use common::{Cluster, Ended, Folder, IMAGE, k3simage};
+use pve_emulator::{Emulator, Timing};
 
-/// The seed's folder asks for one vmid; a replacement needs the next free one.
+/// The folder of `init` names a vmid; here each template gets the next free one.
 const FREE: [&str; 2] = ["-var", "vm_id=0"];
 /// The old template, and the VM that the next build makes.
 const OLD: u32 = 100;
@@ -48,10 +47,6 @@ fn is_image(cluster: &Cluster, vmid: u32) {
     assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
 }
 
-fn at(step: &'static str) -> impl Fn(&Value) -> bool {
-    move |event| event["event"] == "step_started" && event["step"] == step
-}
-
 #[test]
 fn a_person_sees_what_becomes_of_the_old_one() {
     let folder = Folder::new();
@@ -67,10 +62,6 @@ fn a_person_sees_what_becomes_of_the_old_one() {
             "a build can begin",
         ],
     );
-    // The seed's own vmid is that of the old one here.
-    cluster
-        .run(&["plan", folder.path(), "--replace"], &["-var", "vm_id=100"])
-        .expect(2, &["vmid 100", "another number", "vm_id to 0"]);
     cluster
         .run(&["build", folder.path(), "--no-verify"], &FREE)
         .expect(2, &["--replace"]);
@@ -90,110 +81,32 @@ fn a_person_sees_what_becomes_of_the_old_one() {
         .expect(0, &[&retired, "100", "101"]);
 }
 
-/// How a builder is killed.
-#[derive(Clone, Copy, Debug)]
-enum Kill {
-    /// As soon as a step begins.
-    At(&'static str),
-    /// When a call has been carried out, before its answer is told.
-    Answered(&'static str, &'static str),
-    /// Before a call is carried out; it is, after the kill.
-    Asked(&'static str, &'static str),
-}
-
 const KILLS: [Kill; 8] = [
     Kill::At("verify"),
     Kill::At("retire"),
-    Kill::Asked("PUT", "/nodes/pve/qemu/100/config"),
-    Kill::Answered("PUT", "/nodes/pve/qemu/100/config"),
+    Kill::Asked("PUT", "/nodes/pve/qemu/100/config", 0),
+    Kill::Answered("PUT", "/nodes/pve/qemu/100/config", 0),
     Kill::At("publish"),
     Kill::At("delete_old"),
-    Kill::Asked("DELETE", "/nodes/pve/qemu/100"),
-    Kill::Answered("DELETE", "/nodes/pve/qemu/100"),
+    Kill::Asked("DELETE", "/nodes/pve/qemu/100", 0),
+    Kill::Answered("DELETE", "/nodes/pve/qemu/100", 0),
 ];
 
-/// Kills a build with a lease of a second; answers its id.
+/// Kills a build; answers its id.
 fn killed(cluster: &Cluster, folder: &Folder, kill: Kill, old: &str) -> String {
-    let mut command = k3simage(&["build", folder.path(), "--json", "--lease", "1", old]);
-    cluster.lead(&mut command);
-    command.args(FREE);
+    let verifies = matches!(kill, Kill::At("verify"));
+    let mut more = vec![old];
+    more.extend(FREE);
     // The clones of a verification take a while; one kill is in its middle.
-    let late = |kill| !matches!(kill, Kill::At("verify"));
-    if late(kill) {
-        command.arg("--no-verify");
+    if !verifies {
+        more.push("--no-verify");
     }
-    let gate = Gate::default();
-    let first = |event: &Value| event["event"] == "build_started";
-    let (mut child, build) = match kill {
-        Kill::At(step) => {
-            let build = std::cell::RefCell::new(String::new());
-            let (child, _) = until(&mut command, |event| {
-                if first(event) {
-                    event["build"].as_str().unwrap().clone_into(&mut build.borrow_mut());
-                }
-                at(step)(event)
-            });
-            (child, build.into_inner())
-        }
-        Kill::Answered(method, path) | Kill::Asked(method, path) => {
-            let action = match kill {
-                Kill::Asked(..) => FaultAction::Hold(gate.clone()),
-                _ => FaultAction::HoldAnswer(gate.clone()),
-            };
-            cluster.emulator.fail_next(method, path, action);
-            let build = std::cell::RefCell::new(String::new());
-            let (child, lines) = until(&mut command, |event| {
-                event["build"].as_str().unwrap().clone_into(&mut build.borrow_mut());
-                first(event)
-            });
-            // Whoever reads no more would let the build wait.
-            std::thread::spawn(move || std::io::copy(&mut { lines }, &mut std::io::sink()));
-            cluster.block_on(gate.reached());
-            (child, build.into_inner())
-        }
-    };
-    if let Kill::At("verify") = kill {
+    kill.build(cluster, folder, &more, || {
         let clones = || cluster.emulator.vmids().len() > 2 && !config(cluster, 102).contains_key("lock");
-        wait(clones);
-    }
-    signal(&child, "KILL");
-    child.wait().unwrap();
-    gate.open();
-    // What it had asked for goes on.
-    wait(|| {
-        let locked = |vmid: &u32| {
-            cluster
-                .emulator
-                .vm_config(*vmid)
-                .is_some_and(|vm| vm.contains_key("lock"))
-        };
-        !cluster.emulator.vmids().iter().any(locked)
-    });
-    if let Kill::Asked("PUT", _) = kill {
-        wait(|| named(cluster).is_empty());
-    }
-    if let Kill::Asked("DELETE", _) = kill {
-        wait(|| !cluster.emulator.vmids().contains(&OLD));
-    }
-    build
-}
-
-fn wait(until: impl Fn() -> bool) {
-    let begun = std::time::Instant::now();
-    while !until() && begun.elapsed() < Duration::from_secs(60) {
-        std::thread::yield_now();
-    }
-}
-
-/// Runs it again as long as the lease has not ended.
-fn after_the_lease(run: impl Fn() -> Ended, waits: &str) -> Ended {
-    let begun = std::time::Instant::now();
-    loop {
-        let ended = run();
-        if !ended.all().contains(waits) || begun.elapsed() > Duration::from_secs(60) {
-            return ended;
+        if verifies {
+            wait(clones);
         }
-    }
+    })
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use proxmox_client::Vmid;
 use thiserror::Error;
 
 use crate::build::{CleanupFailure, Sight, StepName};
@@ -114,6 +115,22 @@ pub enum Error {
         /// What was found, each with its check's name.
         findings: Vec<String>,
     },
+    /// The image is complete and bears its name; what was to be done after that was not.
+    #[error(
+        "{image} is complete as template {vmid}, but {what}; `k3simage resume {build}` goes on, `k3simage gc --yes` leaves it so"
+    )]
+    Unfinished {
+        /// Name of the image.
+        image: String,
+        /// The number at which it is.
+        vmid: Vmid,
+        /// What is not as it was asked for: `does not have vmid 9000 yet`.
+        what: String,
+        /// Short id of the build.
+        build: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A name or id that is in use.
     #[error("{what} is taken by {by}")]
     Taken {
@@ -199,7 +216,7 @@ impl Error {
     pub fn is_cancelled(&self) -> bool {
         match self {
             Self::Cancelled => true,
-            Self::Step { source, .. } => source.is_cancelled(),
+            Self::Step { source, .. } | Self::Unfinished { source, .. } => source.is_cancelled(),
             _ => false,
         }
     }

@@ -5,20 +5,26 @@
 //!
 //! An installer ISO that a build uploaded stays: it has its own file's name, and other builds may install from it.
 
+mod removal;
+mod volumes;
+
+pub use removal::remove;
+pub(crate) use removal::remove_verification;
+
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use proxmox_client::{Client, ConfigView, Content, ErrorKind, NodeName, Qemu, Resource, VmConfigUpdate, Vmid, VolId};
+use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Qemu, Resource};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::volumes::{of_lone_volume, volumes};
 use crate::Error;
-use crate::build::{BUILD_TAG_PREFIX, DELETE_OLD, RETIRE, TASK_LIMIT, ask, destroy, destroy_volume, is_id};
-use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
-use crate::replace::Old;
+use crate::build::{BUILD_TAG_PREFIX, RETIRE, is_complete, is_id};
+use crate::journal::{self, Journal};
+use crate::replace::{Old, Remains, copied_build, copying};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How old a volume without a VM has to be until it counts as left behind, by default. Its VM is made within
@@ -57,14 +63,33 @@ pub enum Thing {
         /// The name that it gets back.
         image: String,
     },
+    /// A template on its way to another vmid, as a full copy.
+    Copy {
+        /// Its node.
+        node: String,
+        /// Its id.
+        vmid: u32,
+        /// Whether it is all that there is of the template that was replaced: it stays then, and gets its retired name.
+        last: bool,
+    },
     /// A build's mark on a template that is complete and bears the image's name, so that the template stays: only the deletion of the
-    /// one that it replaced was still to come. That one stays too, under its retired name.
+    /// one that it replaced was still to come, or the exchange of their vmids. That one stays too, under its retired name.
     Mark {
         /// The template's node.
         node: String,
         /// Its id.
         vmid: u32,
     },
+}
+
+impl Thing {
+    fn copy(vm: &Qemu, last: bool) -> Self {
+        Self::Copy {
+            node: vm.node().to_string(),
+            vmid: vm.vmid().get(),
+            last,
+        }
+    }
 }
 
 impl fmt::Display for Thing {
@@ -80,6 +105,15 @@ impl fmt::Display for Thing {
                 name,
                 image,
             } => write!(f, "the name {name} of template {vmid} on {node}, which is {image} then"),
+            Self::Copy {
+                node,
+                vmid,
+                last: false,
+            } => write!(f, "the copy {vmid} on {node}, which is not needed"),
+            Self::Copy { node, vmid, last: true } => write!(
+                f,
+                "the build's mark on template {vmid} on {node}, which is the old one, moved"
+            ),
             Self::Mark { node, vmid } => write!(f, "the build's mark on template {vmid} on {node}, which is complete"),
         }
     }
@@ -181,6 +215,11 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
             Entry::Occupied(mut entry) => entry.get_mut().merge(found),
         }
     }
+    for guest in resources.iter().filter(|resource| resource.is_qemu()) {
+        if let Some((id, found)) = lone_copy(guest) {
+            all.entry((Origin::Build, id)).or_insert(found);
+        }
+    }
     for volume in volumes(client, &resources).await? {
         let lone = || {
             let (living, because) = of_lone_volume(client, &resources, volume.made, volume_age);
@@ -250,12 +289,9 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Opt
                 return Ok(None);
             };
             (found.of, found.id) = (of, id);
-            found.living = journal.is_held(journal::now(client));
-            found.because = if found.living {
-                format!("it counts as living until {}", journal.lease)
-            } else {
-                format!("it gave no sign of life since {}", journal.lease)
-            };
+            let life = life(client, &journal, &CancellationToken::new()).await?;
+            found.living = life.is_some();
+            found.because = life.unwrap_or_else(|| format!("it gave no sign of life since {}", journal.lease));
             if of == Origin::Build {
                 look_at_swap(client, &mut found, &journal).await?;
                 verification = verification_in(&journal);
@@ -271,23 +307,41 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Opt
     Ok(Some((found, verification)))
 }
 
+/// A guest with the name of an unfinished copy. Whose it is its build's journal says; without that it is looked at by people.
+fn lone_copy(guest: &Resource) -> Option<(String, Found)> {
+    let id = copied_build(guest.name.as_deref()?)?.to_owned();
+    let (vmid, node) = (guest.vmid?, guest.node.clone()?);
+    let found = Found {
+        id: id.clone(),
+        of: Origin::Build,
+        image: None,
+        step: None,
+        living: true,
+        because: format!("vm {vmid} has the name of its copy, but its own VM is not there: look at it yourself"),
+        things: vec![Thing::Vm {
+            node,
+            vmid: vmid.get(),
+            template: guest.template,
+        }],
+    };
+    Some((id, found))
+}
+
+/// Why a build or verification counts as living; `None` when it is dead.
+async fn life(client: &Client, journal: &Journal, cancel: &CancellationToken) -> Result<Option<String>, Error> {
+    if journal.is_held(journal::now(client)) {
+        return Ok(Some(format!("it counts as living until {}", journal.lease)));
+    }
+    let copying = copying(client, journal.replacing.as_ref(), cancel).await?;
+    Ok(copying.map(|vmid| format!("it counts as living until Proxmox VE has made its copy, vm {vmid}")))
+}
+
 /// What a build that takes the place of another template has left besides its VM.
 async fn look_at_swap(client: &Client, found: &mut Found, journal: &Journal) -> Result<(), Error> {
-    if journal.step == DELETE_OLD {
-        found.things = found
-            .things
-            .iter()
-            .map(|thing| match thing {
-                Thing::Vm { node, vmid, .. } => Thing::Mark {
-                    node: node.clone(),
-                    vmid: *vmid,
-                },
-                other => other.clone(),
-            })
-            .collect();
-        return Ok(());
-    }
     let cancel = CancellationToken::new();
+    if is_complete(&journal.step) {
+        return look_at_complete(client, found, journal, &cancel).await;
+    }
     let Some(old) = old_of(client, journal, &cancel).await? else {
         return Ok(());
     };
@@ -304,6 +358,32 @@ async fn look_at_swap(client: &Client, found: &mut Found, journal: &Journal) -> 
     Ok(())
 }
 
+/// A build whose image is complete: that stays, and only the mark on it is to go.
+async fn look_at_complete(
+    client: &Client,
+    found: &mut Found,
+    journal: &Journal,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let Some(Thing::Vm { node, vmid, .. }) = found.things.first().cloned() else {
+        return Ok(());
+    };
+    let mut renumbered = false;
+    // What lives is at work on it.
+    if let Some(replacing) = journal.replacing.as_ref().filter(|_| !found.living) {
+        let node = NodeName::new(node.as_str()).map_err(Error::api("reading the cluster's guests"))?;
+        let new = client.node(&node).qemu(journal.vmid);
+        let remains = Remains::look(client, &new, replacing, &journal.image, &journal.build, cancel).await?;
+        renumbered = remains.is_renumbered();
+        let copies = remains.copies().map(|(copy, last)| Thing::copy(copy.vm(), last));
+        found.things.extend(copies);
+    }
+    if let Some(own) = found.things.first_mut().filter(|_| !renumbered) {
+        *own = Thing::Mark { node, vmid };
+    }
+    Ok(())
+}
+
 /// The template whose place a build was to take, if it had come so far and that is still there.
 async fn old_of(client: &Client, journal: &Journal, cancel: &CancellationToken) -> Result<Option<Old>, Error> {
     let Some(replacing) = journal.replacing.as_ref().filter(|_| journal.step == RETIRE) else {
@@ -314,83 +394,6 @@ async fn old_of(client: &Client, journal: &Journal, cancel: &CancellationToken) 
 
 fn verification_in(journal: &Journal) -> Option<String> {
     journal.replacing.as_ref()?.verification.as_ref()?.id.clone()
-}
-
-/// A volume with an id of ours in its name.
-struct OurVolume {
-    of: Origin,
-    id: String,
-    node: NodeName,
-    volid: VolId,
-    made: Option<i64>,
-}
-
-/// The volumes of builds and verifications, each once.
-async fn volumes(client: &Client, resources: &[Resource]) -> Result<Vec<OurVolume>, Error> {
-    let mut found = Vec::new();
-    let mut shared: BTreeSet<&str> = BTreeSet::new();
-    let storages = resources
-        .iter()
-        .filter(|resource| resource.kind == "storage" && resource.content().contains(&Content::Iso));
-    for resource in storages {
-        let (Some(storage), Some(node)) = (resource.storage.as_deref(), resource.node.as_deref()) else {
-            continue;
-        };
-        if resource.status.as_deref() != Some("available") || (resource.shared && !shared.insert(storage)) {
-            continue;
-        }
-        let node = NodeName::new(node).map_err(Error::api("reading the cluster's storages"))?;
-        let id = storage.parse().map_err(Error::api("reading the cluster's storages"))?;
-        let content = match client.node(&node).storage(&id).content(Some(Content::Iso)).await {
-            Ok(content) => content,
-            Err(error) if matches!(error.kind(), ErrorKind::Proxy | ErrorKind::Permission) => {
-                tracing::debug!(%error, storage, %node, "a storage that cannot be listed is passed over");
-                continue;
-            }
-            Err(error) => {
-                return Err(Error::api(format!("listing the ISOs of storage {storage} on {node}"))(
-                    error,
-                ));
-            }
-        };
-        for volume in content {
-            let mark = volume.volid.file_name().strip_suffix(".iso").and_then(mark_of);
-            if let Some((of, id)) = mark {
-                found.push(OurVolume {
-                    of,
-                    id,
-                    node: node.clone(),
-                    volid: volume.volid,
-                    made: volume.ctime,
-                });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// A volume whose VM is not there: living until it is old enough, or as long as a node is away whose VMs cannot be seen.
-fn of_lone_volume(client: &Client, resources: &[Resource], made: Option<i64>, age: Duration) -> (bool, String) {
-    let away = resources
-        .iter()
-        .find(|resource| resource.kind == "node" && resource.status.as_deref() == Some("offline"));
-    if let Some(node) = away.and_then(|node| node.node.as_deref()) {
-        return (true, format!("its VM may be on node {node}, which is offline"));
-    }
-    let Some(made) = made.and_then(|made| Timestamp::from_second(made).ok()) else {
-        return (true, "it has no VM, and PVE does not tell how old it is".to_owned());
-    };
-    let limit = SignedDuration::try_from(age)
-        .ok()
-        .and_then(|age| made.checked_add(age).ok())
-        .unwrap_or(Timestamp::MAX);
-    let living = limit > journal::now(client);
-    let because = if living {
-        format!("it has no VM, but was made only at {made}")
-    } else {
-        format!("it has no VM and was made at {made}")
-    };
-    (living, because)
 }
 
 /// Whose a tag or a file's name says that it is.
@@ -411,183 +414,6 @@ fn verification_of(name: &str) -> Option<(Origin, String)> {
 /// All that a guest may belong to, its own name first: a clone bears its template's tags until it is given its own.
 fn marks_of<'a>(tags: impl Iterator<Item = &'a str>, named: Option<(Origin, String)>) -> Vec<(Origin, String)> {
     named.into_iter().chain(tags.filter_map(mark_of)).collect()
-}
-
-/// Removes what a dead build or verification left, its VMs first, and answers what was removed. Everything is looked at once more: a build that
-/// someone goes on with meanwhile, or that has ended well, is left alone.
-///
-/// # Errors
-/// [`Error::TakenOver`] when the build lives; any of the calls. What was removed before stays removed.
-///
-/// # Cancel safety
-/// By `cancel`: it stops between two calls. Run again, it goes on.
-pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) -> Result<Vec<String>, Error> {
-    if found.living {
-        return Err(Error::TakenOver {
-            build: found.id.clone(),
-            found: found.because.clone(),
-        });
-    }
-    let bad = || Error::api(format!("reading what is left of {} {}", found.of, found.id));
-    let mut removed = Vec::new();
-    for thing in &found.things {
-        match thing {
-            Thing::Vm { node, vmid, .. } => {
-                let node = NodeName::new(node.as_str()).map_err(bad())?;
-                let vmid = Vmid::new(*vmid).map_err(bad())?;
-                removed.extend(remove_vm(client, found.of, &found.id, &node, vmid, cancel).await?);
-            }
-            // It goes with the VM that was to bear the name, which is on the list before it.
-            Thing::Name { .. } => {}
-            Thing::Mark { node, vmid } => {
-                let node = NodeName::new(node.as_str()).map_err(bad())?;
-                let vmid = Vmid::new(*vmid).map_err(bad())?;
-                if remove_mark(client, &found.id, &node, vmid, cancel).await? {
-                    removed.push(thing.to_string());
-                }
-            }
-            Thing::Volume { node, volid } => {
-                let node = NodeName::new(node.as_str()).map_err(bad())?;
-                let volid: VolId = volid.parse().map_err(bad())?;
-                destroy_volume(client, &node, &volid, TASK_LIMIT, cancel).await?;
-                removed.push(thing.to_string());
-            }
-        }
-    }
-    Ok(removed)
-}
-
-/// Takes the build over, so that no one goes on with it in the same moment, gives the template that it was to replace its name
-/// back, and destroys its clones and its VM. What was removed; nothing when there is no VM any more.
-async fn remove_vm(
-    client: &Client,
-    of: Origin,
-    build: &str,
-    node: &NodeName,
-    vmid: Vmid,
-    cancel: &CancellationToken,
-) -> Result<Vec<String>, Error> {
-    let vm = client.node(node).qemu(vmid);
-    let Some((journal, template, _keeper)) = take_over(client, build, &vm).await? else {
-        return Ok(Vec::new());
-    };
-    let mut removed = Vec::new();
-    if of == Origin::Build {
-        if let Some(old) = old_of(client, &journal, cancel).await?
-            && old.restore(cancel).await?
-        {
-            removed.push(
-                Thing::Name {
-                    node: old.vm().node().to_string(),
-                    vmid: old.vm().vmid().get(),
-                    name: old.retired_name().to_owned(),
-                    image: journal.image.clone(),
-                }
-                .to_string(),
-            );
-        }
-        // PVE keeps a template as long as there are linked clones of it.
-        if let Some(verification) = verification_in(&journal) {
-            removed.extend(remove_verification(client, &verification, cancel).await?);
-        }
-    }
-    destroy(client, &vm, cancel).await?;
-    let thing = Thing::Vm {
-        node: node.to_string(),
-        vmid: vmid.get(),
-        template,
-    };
-    removed.push(thing.to_string());
-    Ok(removed)
-}
-
-/// Takes over a build whose image is complete, and ends it there.
-async fn remove_mark(
-    client: &Client,
-    build: &str,
-    node: &NodeName,
-    vmid: Vmid,
-    cancel: &CancellationToken,
-) -> Result<bool, Error> {
-    let vm = client.node(node).qemu(vmid);
-    let Some((_, _, keeper)) = take_over(client, build, &vm).await? else {
-        return Ok(false);
-    };
-    let config = ask("reading a template's tags", cancel, || vm.config(ConfigView::Pending)).await?;
-    let mut tags = config.tags();
-    tags.retain(|tag| mark_of(tag).is_none());
-    let update = VmConfigUpdate::new().tags(tags);
-    keeper.close(cancel, &update, None).await?;
-    Ok(true)
-}
-
-/// The journal of a dead build or verification, with our name in it now, and whether its VM has become a template; `None` when
-/// the VM is gone.
-async fn take_over(client: &Client, build: &str, vm: &Qemu) -> Result<Option<(Journal, bool, Keeper)>, Error> {
-    let vmid = vm.vmid();
-    let config = match vm.config(ConfigView::Pending).await {
-        Ok(config) => config,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
-    };
-    let living = |found: String| Error::TakenOver {
-        build: build.to_owned(),
-        found,
-    };
-    let journal = journal::read(config.description().unwrap_or_default())
-        .map_err(|error| living(error.to_string()))?
-        .filter(|journal| journal.build == build && journal.vmid == vmid)
-        .ok_or_else(|| living(format!("vm {vmid} does not bear its journal any more")))?;
-    if journal.is_held(journal::now(client)) {
-        return Err(living(format!("its builder counts as living until {}", journal.lease)));
-    }
-    let ours = Journal {
-        holder: new_holder(),
-        ..journal.clone()
-    };
-    let keeper = Keeper::take_over(client, vm.clone(), LEASE, &config, ours).await?;
-    Ok(Some((journal, config.is_template(), keeper)))
-}
-
-/// Removes the clones and the volume of a verification whose build is known to be dead, whether its own lease has ended or not.
-pub(crate) async fn remove_verification(
-    client: &Client,
-    id: &str,
-    cancel: &CancellationToken,
-) -> Result<Vec<String>, Error> {
-    let resources = ask("listing the cluster's resources", cancel, || {
-        client.cluster_resources(None)
-    })
-    .await?;
-    let mark = (Origin::Verification, id.to_owned());
-    let mut removed = Vec::new();
-    for guest in resources.iter().filter(|resource| resource.is_qemu()) {
-        let named = guest.name.as_deref().and_then(verification_of);
-        let marks = marks_of(guest.tags().iter().map(String::as_str), named);
-        let (true, Some(vmid), Some(node)) = (marks.contains(&mark), guest.vmid, guest.node.as_deref()) else {
-            continue;
-        };
-        let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
-        let vm = client.node(&node).qemu(vmid);
-        let attempt = format!("reading the configuration of vm {vmid}");
-        let config = match ask(&attempt, cancel, || vm.config(ConfigView::Pending)).await {
-            Ok(config) => config,
-            Err(Error::Api { source, .. }) if source.is_not_found() => continue,
-            Err(error) => return Err(error),
-        };
-        let journal = journal::read(config.description().unwrap_or_default()).ok().flatten();
-        if journal.is_some_and(|journal| journal.build == id && journal.vmid == vmid) {
-            destroy(client, &vm, cancel).await?;
-            removed.push(format!("vm {vmid} on {node}"));
-        }
-    }
-    for volume in volumes(client, &resources).await? {
-        if (volume.of, volume.id.as_str()) == (Origin::Verification, id) {
-            destroy_volume(client, &volume.node, &volume.volid, TASK_LIMIT, cancel).await?;
-            removed.push(format!("{} on {}", volume.volid, volume.node));
-        }
-    }
-    Ok(removed)
 }
 
 #[cfg(test)]

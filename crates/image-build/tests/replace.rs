@@ -43,6 +43,11 @@ fn spec(lab: &Lab) -> ImageSpec {
     builder(lab).build().unwrap()
 }
 
+/// One that is to have the old one's vmid.
+fn same(lab: &Lab) -> ImageSpec {
+    builder(lab).vmid(OLD).build().unwrap()
+}
+
 /// Builds in place of the old one, cancelled as soon as `when` says so of an event.
 async fn replace_until(
     lab: &Lab,
@@ -262,11 +267,6 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
         &refused(&lab, open, retire()).await,
         &["no name is set", "image_version"],
     );
-    let same = builder(&lab).vmid(OLD).build().unwrap();
-    has(
-        &refused(&lab, same, retire()).await,
-        &["vmid 100", "another number", "vm_id"],
-    );
     let bare = || builder(&lab).cloud_init(None).build().unwrap();
     has(
         &refused(&lab, bare(), retire()).await,
@@ -279,6 +279,10 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
 
     set(&lab, OLD, &VmConfigUpdate::new().flag("protection", true)).await;
     has(&refused(&lab, spec(&lab), delete()).await, &["100", "protected"]);
+    has(
+        &refused(&lab, same(&lab), retire()).await,
+        &["100", "cannot give up its vmid", "protected", "vm_id to 0"],
+    );
     set(&lab, OLD, &VmConfigUpdate::new().delete("protection")).await;
 
     // A full clone stands on its own disks.
@@ -291,6 +295,12 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
         &refused(&lab, spec(&lab), delete()).await,
         &["linked clones", "vms 501, 502", "--replace=retire"],
     );
+    for how in [retire(), delete()] {
+        has(
+            &refused(&lab, same(&lab), how).await,
+            &["cannot give up its vmid", "linked clones", "vms 501, 502", "vm_id to 0"],
+        );
+    }
 
     let plain = CreateVm::new().name(NAME);
     let upid = vm(&lab, 600).create(&plain).await.unwrap();

@@ -465,26 +465,114 @@ async fn what_a_replacement_lacks_is_named_before_the_build() {
     assert!(report.is_ok(), "{:?}", errors(&report));
 }
 
+/// The same where the new template gets the vmid of the old one, by full copies; one that is kept stays in its pool.
+#[tokio::test]
+async fn an_exchange_of_vmids_needs_its_grants_and_no_other() {
+    for (version, major) in EDITIONS {
+        for (old, pool, verify) in [
+            (OldTemplate::Retire, None, true),
+            (OldTemplate::Retire, None, false),
+            (OldTemplate::Retire, Some("images"), false),
+            (OldTemplate::Delete, Some("images"), false),
+        ] {
+            let what = format!("{version} {old} {pool:?} {verify}");
+            let rights = Rights::new(version).await;
+            let spec = || {
+                let mut spec = rights.lab.spec().build().unwrap();
+                spec.pool = pool.map(|pool| pool.parse().unwrap());
+                spec
+            };
+            let built = image_build::build(&rights.root, spec()).await;
+            built.unwrap_or_else(|error| panic!("{}", error.chain()));
+            let replace = Replace::new(old).verify(verify);
+            rights
+                .give(&image_build::plan::grants_replacing(&spec(), major, &replace))
+                .await;
+            let before = rights.lab.pve.requests().len();
+            let artifact = image_build::build(&rights.lab.client, spec()).replace(replace).await;
+            let artifact = artifact.unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
+            assert_eq!(artifact.vmid, 9000, "{what}");
+            let refused: Vec<String> = rights.lab.pve.requests()[before..]
+                .iter()
+                .filter(|request| request.status == 403)
+                .map(|request| format!("{} {}", request.method, request.path))
+                .collect();
+            assert!(refused.is_empty(), "{what}: {refused:?}");
+            let Some(pool) = pool else { continue };
+            let members = rights
+                .root
+                .request(Method::GET, &format!("/pools/{pool}"), &[])
+                .await
+                .unwrap();
+            let members: BTreeSet<u64> = members["members"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|member| member["vmid"].as_u64())
+                .collect();
+            let kept = artifact.replaced.unwrap().vmid;
+            assert_eq!(members, BTreeSet::from([9000, u64::from(kept)]), "{what}");
+        }
+    }
+}
+
+/// Without the right to clone, the plan names it before anything is built; one line grants it for both templates.
+#[tokio::test]
+async fn what_an_exchange_of_vmids_lacks_is_named_before_the_build() {
+    let rights = Rights::new("9.2").await;
+    let spec = || rights.lab.spec().build().unwrap();
+    let built = image_build::build(&rights.root, spec()).await;
+    built.unwrap_or_else(|error| panic!("{}", error.chain()));
+    rights.give(&image_build::plan::grants(&spec(), 9)).await;
+    let replace = Replace::new(OldTemplate::Retire).verify(false);
+    let plan = async || {
+        image_build::plan::plan_replacing(&rights.lab.client, &spec(), &replace)
+            .await
+            .unwrap()
+    };
+    let report = plan().await;
+    let found = errors(&report);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with(&format!("privileges: `{TOKEN}` lacks VM.Clone on /vms")),
+        "{found:?}"
+    );
+    let finding = report.at(Level::Error).next().expect("one");
+    let fix = finding.fix.as_deref().expect("a line to run");
+    rights.shell(fix.strip_prefix("run on a node: ").unwrap()).await;
+    let report = plan().await;
+    assert!(report.is_ok(), "{:?}", errors(&report));
+}
+
 /// The page's lines are the grants that a replacement adds, for Proxmox VE 9.
 #[test]
 fn the_page_has_the_roles_of_a_replacement() {
-    let spec = ImageSpec::builder()
-        .k3s_version("v1.29.0+k3s1".parse().unwrap())
-        .node("pve")
-        .build()
-        .unwrap();
-    let replace = Replace::new(OldTemplate::Delete);
-    let mut added: Vec<Grant> = Vec::new();
-    for grant in image_build::plan::grants_replacing(&spec, 9, &replace) {
-        if !["K3simageReplace", "K3simageVerify"].contains(&grant.role.as_str()) {
-            continue;
+    let spec = || {
+        ImageSpec::builder()
+            .k3s_version("v1.29.0+k3s1".parse().unwrap())
+            .node("pve")
+    };
+    for (heading, spec, replace) in [
+        ("replace", spec(), Replace::new(OldTemplate::Delete)),
+        (
+            "replace, with the same vmid",
+            spec().vmid(9000),
+            Replace::new(OldTemplate::Retire),
+        ),
+    ] {
+        let spec = spec.build().unwrap();
+        let mut added: Vec<Grant> = Vec::new();
+        for grant in image_build::plan::grants_replacing(&spec, 9, &replace) {
+            if !["K3simageReplace", "K3simageVerify"].contains(&grant.role.as_str()) {
+                continue;
+            }
+            match added.iter_mut().find(|known| known.role == grant.role) {
+                Some(known) => known.privileges.extend(grant.privileges),
+                None => added.push(grant),
+            }
         }
-        match added.iter_mut().find(|known| known.role == grant.role) {
-            Some(known) => known.privileges.extend(grant.privileges),
-            None => added.push(grant),
-        }
+        let wanted = lines(&added);
+        let wanted: Vec<&str> = wanted.lines().skip(2).collect();
+        assert_eq!(block(heading).lines().collect::<Vec<_>>(), wanted, "{heading}");
     }
-    let wanted = lines(&added);
-    let wanted: Vec<&str> = wanted.lines().skip(2).collect();
-    assert_eq!(block("replace").lines().collect::<Vec<_>>(), wanted);
 }

@@ -73,7 +73,8 @@ impl Artifact {
             .collect()
     }
 
-    /// The vmid of the template that it took the place of; None when it replaced none.
+    /// The vmid of the template that it took the place of: the one that it has now, when it was moved so that this one could have its own; None
+    /// when it replaced none.
     #[getter]
     fn replaced_vmid(&self) -> Option<u32> {
         self.0.replaced.as_ref().map(|old| old.vmid)

@@ -60,6 +60,24 @@ async def test_the_new_one_takes_the_place(
         assert (second.retired_name, left) == (None, {second.vmid: NAME})
 
 
+@pytest.mark.parametrize("old", ["retire", "delete"])
+async def test_the_new_one_takes_the_vmid_too(
+    old: Literal["retire", "delete"], build: Build, pve: k3simage.Emulator, folder: Path
+) -> None:
+    first = await build(folder, variables=pve.variables)
+    plan = k3simage.plan(folder, variables=pve.variables, replace=old)
+    assert (plan.ok, plan.replaces, plan.vmid) == (True, first.vmid, first.vmid)
+    second = await build(folder, variables=pve.variables, replace=old, verify=False)
+    assert second.vmid == first.vmid
+    left = names(pve.client())
+    assert left[second.vmid] == NAME
+    if old == "retire":
+        assert second.replaced_vmid not in (None, first.vmid)
+        assert left == {second.vmid: NAME, second.replaced_vmid: second.retired_name}
+    else:
+        assert (second.replaced_vmid, second.retired_name, left) == (first.vmid, None, {second.vmid: NAME})
+
+
 async def test_what_makes_no_sense_is_refused(build: Build, pve: k3simage.Emulator, folder: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"replace": "keep"}, "write retire or delete"),

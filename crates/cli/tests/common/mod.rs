@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
 #![allow(clippy::zombie_processes, reason = "the test that is given the child waits for it")]
 
+pub(crate) mod kill;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

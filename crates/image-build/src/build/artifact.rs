@@ -47,7 +47,7 @@ pub struct Artifact {
 /// A template that another one has taken the place of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
-    /// Its VM id.
+    /// Its VM id: the one that it has now, when it was moved because the new one has its own.
     pub vmid: u32,
     /// The name under which it is kept; `None` when it is gone.
     pub kept_as: Option<String>,

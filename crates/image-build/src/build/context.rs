@@ -26,7 +26,7 @@ use crate::communicator::{BuildKeys, Communicator};
 use crate::journal::{Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
-use crate::replace::{Old, Replace, Replacing};
+use crate::replace::{Old, Replace, Replacing, copy_name};
 use crate::spec::ImageSpec;
 
 /// Something on the cluster that a build makes and must be able to remove.
@@ -83,6 +83,8 @@ pub(super) struct Context {
     /// What became of it.
     pub(super) replaced: Option<Replaced>,
     pub(super) reservation: Option<Reservation>,
+    /// The number that it is to have in the end, when that is another template's until then.
+    pub(super) number: Option<Reservation>,
     pub(crate) keys: Option<BuildKeys>,
     pub(crate) server: Option<KickstartServer>,
     pub(crate) media: Option<Media>,
@@ -224,6 +226,7 @@ impl Context {
             replacing: None,
             replaced: None,
             reservation: None,
+            number: None,
             keys: None,
             server: None,
             media: None,
@@ -309,6 +312,37 @@ impl Context {
     /// Strikes out what is gone, or was never ours.
     pub(crate) fn removed(&mut self, resource: &Resource) {
         self.resources.retain(|known| known != resource);
+    }
+
+    /// Strikes out the VM of this number: it has become what people keep, or is gone.
+    pub(super) fn no_more_ours(&mut self, vmid: Vmid) {
+        self.resources
+            .retain(|known| !matches!(known, Resource::Vm { vmid: known, .. } if *known == vmid));
+    }
+
+    /// From now on the template is at the number that it was to have.
+    pub(super) fn is_at(&mut self, number: Vmid) {
+        if let Some(built) = self.reservation.as_ref().map(Reservation::vmid) {
+            self.no_more_ours(built);
+        }
+        self.no_more_ours(number);
+        self.reservation = self.number.take();
+    }
+
+    /// Keeps the other builds of this process off the number that it is to have in the end.
+    pub(super) fn claim_number(&mut self) -> Result<(), Error> {
+        let replacing = self.replacing.as_ref().filter(|replacing| replacing.renumber);
+        if let Some(replacing) = replacing {
+            let name = copy_name(&self.build_id);
+            self.number = Some(Reservation::exactly(self.client.endpoint(), &name, replacing.vmid)?);
+        }
+        Ok(())
+    }
+
+    /// The number at which it must be built, when the spec names one and another template does not have that until the end.
+    pub(super) fn fixed_vmid(&self) -> Option<Vmid> {
+        let renumbers = self.replacing.as_ref().is_some_and(|replacing| replacing.renumber);
+        self.spec.vmid.filter(|_| !renumbers)
     }
 
     /// What was created and not removed.

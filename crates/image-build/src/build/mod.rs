@@ -3,6 +3,7 @@
 mod artifact;
 mod console;
 mod context;
+mod copying;
 mod description;
 mod event;
 mod let_go;
@@ -35,5 +36,5 @@ pub(crate) use pace::Pace;
 pub(crate) use reservation::Reservation;
 pub(crate) use runner::{Control, OnFailure, Runs, run as run_steps};
 pub(crate) use step::Step;
-pub(crate) use steps::{DELETE_OLD, RETIRE, needs_medium, vms};
-pub(crate) use vm::{TASK_LIMIT, ask, destroy, destroy_volume, may_pass};
+pub(crate) use steps::{RETIRE, is_complete, needs_medium};
+pub(crate) use vm::{TASK_LIMIT, ask, destroy, destroy_volume, is_base_in_use, may_pass};

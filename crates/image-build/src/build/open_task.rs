@@ -50,8 +50,8 @@ impl OpenTask {
     /// Ends a task that a cancelled or failed step left running.
     pub(crate) async fn settle(&mut self, client: &Client, cancel: &CancellationToken) {
         let Some(upid) = self.0.take() else { return };
-        // A download takes as long as its file is large, and what it has so far is of no use.
-        let patience = if upid.kind() == "download" {
+        // A download and a full copy take as long as they are large, and what they have so far is of no use.
+        let patience = if matches!(upid.kind(), "download" | "qmclone") {
             Duration::ZERO
         } else {
             PATIENCE

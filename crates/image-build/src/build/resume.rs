@@ -6,11 +6,12 @@ use super::context::{Context, Media, Resource};
 use super::description::BUILD_TAG_PREFIX;
 use super::reservation::Reservation;
 use super::slots;
-use super::steps::{DELETE_OLD, RETIRE};
+use super::steps::{DELETE_OLD, MOVE_OLD, RENUMBER, RETIRE, is_complete};
 use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
 use crate::plan::{GUESTS, InstallerIso, Own, survey_of};
+use crate::replace::copying;
 use crate::spec::Delivery;
 
 /// What a build that is gone on with was found to be.
@@ -39,8 +40,12 @@ pub(super) enum Point {
     Verify,
     /// It takes that place.
     Retire,
+    /// It has taken that place, and the old one is to make room for it at its number.
+    MoveOld,
     /// It has taken that place, and the old one is to be deleted.
     DeleteOld,
+    /// It is to have the number of the old one, which is free.
+    Renumber,
 }
 
 impl Point {
@@ -54,7 +59,9 @@ impl Point {
             Self::Template => "template",
             Self::Verify => "verify",
             Self::Retire => RETIRE,
+            Self::MoveOld => MOVE_OLD,
             Self::DeleteOld => DELETE_OLD,
+            Self::Renumber => RENUMBER,
         }
     }
 }
@@ -75,7 +82,9 @@ fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Deliver
         "finalise" | "template" => Point::Template,
         "verify" => Point::Verify,
         RETIRE => Point::Retire,
+        MOVE_OLD => Point::MoveOld,
         DELETE_OLD => Point::DeleteOld,
+        RENUMBER => Point::Renumber,
         _ => return None,
     })
 }
@@ -103,6 +112,11 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             found.lease
         )));
     }
+    if let Some(vmid) = copying(&context.client, found.replacing.as_ref(), &context.cancel).await? {
+        return Err(refuse(format!(
+            "Proxmox VE still makes a copy for it, vm {vmid}, and it counts as living until that has ended: wait for it"
+        )));
+    }
     if *vm.node() != context.spec.node {
         return Err(refuse(format!(
             "its vm {} is on node {}, and this folder says {}",
@@ -113,7 +127,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     }
     // Of a finished image it matters no more what it was made of, and its journal does not hold it.
     let changed = match found.step.as_str() {
-        DELETE_OLD => Vec::new(),
+        step if is_complete(step) => Vec::new(),
         _ => Inputs::of(&context.spec).changed(&found.inputs),
     };
     if !changed.is_empty() {
@@ -169,6 +183,8 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     })?;
 
     let reservation = Reservation::exactly(context.client.endpoint(), &found.image, vm.vmid())?;
+    context.replacing.clone_from(&found.replacing);
+    context.claim_number()?;
     let ours = Journal {
         holder: context.holder.clone(),
         ..found.clone()
@@ -199,7 +215,6 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     };
     context.resolved = Some(resolved);
     context.keys = Some(keys);
-    context.replacing.clone_from(&found.replacing);
     context.resumed = Some(Resumed {
         point,
         provisioned: found.provisioned,
@@ -344,6 +359,8 @@ mod tests {
                 true,
                 Some(Point::DeleteOld),
             ),
+            ("move_old", false, false, &Delivery::Oemdrv, true, Some(Point::MoveOld)),
+            ("renumber", false, false, &Delivery::Oemdrv, true, Some(Point::Renumber)),
             ("dance", true, true, &Delivery::Oemdrv, true, None),
         ] {
             assert_eq!(

@@ -177,7 +177,8 @@ impl Build {
 
     /// Builds beside the template that has the image's name, and takes its place at the end: once the new template is finished and
     /// verified, the old one is renamed and kept, or deleted. Until then the old one is as it was, and when the build fails it
-    /// stays so. Where there is none it is an ordinary build. A build that is gone on with has this in its journal.
+    /// stays so. When the spec names the vmid of the old one, the new one gets that by a full copy at the very end, and an old one that
+    /// is kept gets another one. Where there is none it is an ordinary build. A build that is gone on with has this in its journal.
     ///
     /// ```no_run
     /// # async fn example(pve: proxmox_client::Client, spec: image_build::ImageSpec) -> Result<(), image_build::Error> {
@@ -302,12 +303,10 @@ fn swap(context: &Context) -> Option<Swap> {
     let asked = context.replace.as_ref().map(|replace| Swap {
         verifies: replace.verify,
         then: replace.old,
+        // Whether the old one has that number, preflight finds out.
+        renumbers: context.spec.vmid.is_some(),
     });
-    let noted = context.replacing.as_ref().map(|replacing| Swap {
-        verifies: replacing.verification.is_some(),
-        then: replacing.then,
-    });
-    noted.or(asked)
+    context.replacing.as_ref().map(Swap::of).or(asked)
 }
 
 /// An id as builds have it, with or without the tag's prefix.

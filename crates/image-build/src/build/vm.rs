@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Resource};
 use super::pace::Pace;
-use super::steps::DELETE_OLD;
+use super::steps::is_complete;
 use crate::Error;
 use crate::journal;
 
 /// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
-const LOCK_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// How long PVE may be out of reach while a state is polled: a node's services restart within it, after an update too.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a VM may take to run whose start's answer was lost.
@@ -37,7 +37,7 @@ pub(crate) fn may_pass(error: &proxmox_client::Error) -> bool {
 }
 
 /// Whether PVE kept a template because of its linked clones, which waiting does not change.
-pub(super) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
+pub(crate) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
     match error {
         // qemu-server PVE/QemuServer.pm and pve-storage PVE/Storage.pm (FACTS 44)
         proxmox_client::Error::Task { exit, .. } => exit.contains("still in use by linked clone"),
@@ -48,9 +48,20 @@ pub(super) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
 /// Stops and deletes a VM or template with its disks, however long PVE's own clean-up holds its lock; one that is gone is no
 /// error.
 pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<(), Error> {
+    let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
+    destroy_with(client, vm, &everything, cancel).await
+}
+
+/// The same, with what goes along.
+pub(super) async fn destroy_with(
+    client: &Client,
+    vm: &Qemu,
+    what: &DeleteVm,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
     let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, cancel);
     loop {
-        match destroy_once(client, vm, cancel).await {
+        match destroy_once(client, vm, what, cancel).await {
             Ok(()) => return Ok(()),
             Err(Error::Api { source, .. }) if source.is_not_found() => return Ok(()),
             Err(Error::Api { attempt, source }) if is_base_in_use(&source) => {
@@ -64,7 +75,7 @@ pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationTok
     }
 }
 
-async fn destroy_once(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<(), Error> {
+async fn destroy_once(client: &Client, vm: &Qemu, what: &DeleteVm, cancel: &CancellationToken) -> Result<(), Error> {
     let wait = || Wait::at_most(TASK_LIMIT).cancel(cancel.clone());
     let attempt = format!("removing vm {}", vm.vmid());
     if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
@@ -72,8 +83,7 @@ async fn destroy_once(client: &Client, vm: &Qemu, cancel: &CancellationToken) ->
         let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
         let _warnings = client.wait_task(&upid, wait()).await.map_err(Error::api(attempt))?;
     }
-    let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
-    let upid = vm.delete(&everything).await.map_err(Error::api(attempt.as_str()))?;
+    let upid = vm.delete(what).await.map_err(Error::api(attempt.as_str()))?;
     let _warnings = client.wait_task(&upid, wait()).await.map_err(Error::api(attempt))?;
     Ok(())
 }
@@ -261,7 +271,7 @@ impl Context {
                     let description = config.description().unwrap_or_default();
                     return Ok(match journal::read(description) {
                         // Once it is the image, no failure takes it away again.
-                        Ok(Some(journal)) if journal.step == DELETE_OLD => false,
+                        Ok(Some(journal)) if is_complete(&journal.step) => false,
                         Ok(Some(journal)) => journal.vmid == vmid && journal.holder == self.holder,
                         // A person may have taken the journal out; the tag is ours all the same.
                         Ok(None) => config.tags().contains(&self.build_tag()),

@@ -11,8 +11,7 @@ mod text;
 
 pub(crate) use inputs::Inputs;
 pub(crate) use keeper::{Heartbeat, Keeper, is_passing, new_holder};
-use text::strip;
-pub(crate) use text::{JournalError, read, write};
+pub(crate) use text::{JournalError, read, strip, write};
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStatus, Version, Vmid};
+use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStatus, Version};
 
 use super::privileges::{CONSOLE, Grant, Held};
 use super::report::{CONSOLE_CHECK, PlanReport};
@@ -92,6 +92,10 @@ pub(crate) fn privileges(report: &mut PlanReport, grants: &[Grant], held: &Held,
             let name = if grant.path.starts_with("/pool/") { object } else { name };
             hidden.insert(name.to_owned());
             message = format!("{message} (which it may not see, so check the name too)");
+        }
+        // Two VMs may lack the same, and one line grants it for both.
+        if report.findings.iter().any(|told| told.message == message) {
+            continue;
         }
         report.error(
             "privileges",
@@ -409,15 +413,6 @@ pub(super) fn vmid_taken(report: &mut PlanReport, spec: &ImageSpec, guests: &[&R
         "vmid",
         format!("vmid {vmid} is taken by {by}, which this build did not make"),
         "set vm_id to a free one, or leave it out to take the next free one",
-    );
-}
-
-/// The new template is to have the vmid of the old one.
-pub(super) fn vmid_of_old(report: &mut PlanReport, vmid: Vmid) {
-    report.error(
-        "vmid",
-        format!("vmid {vmid} is that of the template which is to be replaced, and Proxmox VE cannot give a VM another number"),
-        "set vm_id to 0, so that the new template gets the next free one",
     );
 }
 

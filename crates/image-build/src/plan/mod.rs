@@ -14,6 +14,7 @@ pub(crate) use survey::{GUESTS, InstallerIso, Own, Resolved, survey, survey_of};
 
 use proxmox_client::Client;
 
+use self::replace::{Exchange, Paths};
 use crate::Error;
 use crate::replace::Replace;
 use crate::spec::ImageSpec;
@@ -33,9 +34,20 @@ pub fn grants(spec: &ImageSpec, pve_major: u32) -> Vec<Grant> {
     privileges::grants_with(spec, pve_major, "/vms", &[])
 }
 
-/// The same for a build that takes the place of a template of its name.
+/// The same for a build that takes the place of a template of its name; when `spec` names a vmid, of one that has it, whose disks,
+/// networks and pool are as those of `spec`.
 pub fn grants_replacing(spec: &ImageSpec, pve_major: u32, replace: &Replace) -> Vec<Grant> {
-    privileges::grants_replacing(spec, pve_major, "/vms", &[], replace, ["/vms", "/vms"])
+    let paths = Paths {
+        new: "/vms",
+        old: "/vms",
+        clone: "/vms",
+        virtual_networks: &[],
+    };
+    let exchange = spec.vmid.map(|_| Exchange {
+        pool: spec.pool.as_ref().map(ToString::to_string),
+        ..Exchange::default()
+    });
+    replace::grants_replacing(spec, pve_major, replace, paths, exchange.as_ref())
 }
 
 /// Looks at the cluster for whatever would stop a build of `spec`. Changes nothing.

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::build::needs_medium;
 use crate::communicator::goes_by_agent;
-use crate::replace::{OldTemplate, Replace};
 use crate::spec::{Delivery, ImageSpec, IsoSource};
 
 /// Lets keys be typed, and a guest's serial ports and screen be seen (`FACTS` 59).
@@ -246,7 +245,7 @@ pub(crate) fn grants_with(spec: &ImageSpec, pve_major: u32, vm_path: &str, virtu
     grants_of(spec, Needs::of(spec, pve_major), vm_path, virtual_networks)
 }
 
-fn grants_of(spec: &ImageSpec, needs: Needs, vm_path: &str, virtual_networks: &[&str]) -> Vec<Grant> {
+pub(super) fn grants_of(spec: &ImageSpec, needs: Needs, vm_path: &str, virtual_networks: &[&str]) -> Vec<Grant> {
     let mut grants = Vec::new();
     match &spec.pool {
         None => {
@@ -307,44 +306,6 @@ fn grants_of(spec: &ImageSpec, needs: Needs, vm_path: &str, virtual_networks: &[
         ));
     }
     merged(grants)
-}
-
-/// What a build needs that takes the place of a template of its name.
-///
-/// `vm_path` is that of the new template; the last two are those of the old one, and of a clone of the verification.
-///
-/// # Source
-/// `permissions` of `PUT .../config` and `DELETE /nodes/{node}/qemu/{vmid}` in the API schema; `check_vm_modify_config_perm` of
-/// `PVE/API2/Qemu.pm` asks for `VM.Config.Options` for name, tags and description.
-pub(crate) fn grants_replacing(
-    spec: &ImageSpec,
-    pve_major: u32,
-    vm_path: &str,
-    virtual_networks: &[&str],
-    replace: &Replace,
-    [old_path, clone_path]: [&str; 2],
-) -> Vec<Grant> {
-    let needs = Needs {
-        uploads: replace.verify || Needs::of(spec, pve_major).uploads,
-        deletes_iso: replace.verify || Needs::of(spec, pve_major).deletes_iso,
-        ..Needs::of(spec, pve_major)
-    };
-    let mut grants = grants_of(spec, needs, vm_path, virtual_networks);
-    let mut on_old = vec!["VM.Audit", "VM.Config.Options"];
-    if replace.old == OldTemplate::Delete {
-        on_old.push("VM.Allocate");
-    }
-    let mut grant = Grant::new("/vms".to_owned(), "K3simageReplace", on_old);
-    grant.also_on = vec![old_path.to_owned()];
-    grants.push(grant);
-    if replace.verify {
-        grants.extend(crate::verify::grants_on_vms(
-            spec.pool.as_ref(),
-            pve_major,
-            [vm_path, clone_path],
-        ));
-    }
-    grants
 }
 
 /// One grant a path and role: what stands on the same storage or bridge twice is asked for once.

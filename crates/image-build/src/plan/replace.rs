@@ -1,17 +1,49 @@
 //! The template that a build is to take the place of: whether it may, and what stands on it.
 
-use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Resource, VmConfig, Vmid};
+mod grants;
+mod space;
+
+pub(super) use grants::{Exchange, Paths, grants_replacing};
+
+use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Resource, StorageStatus, VmConfig, Vmid};
 
 use super::checks::{self, describe};
 use super::report::PlanReport;
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use crate::journal;
-use crate::replace::{OldTemplate, Replace, Replacing, linked_clones};
+use crate::replace::{OldTemplate, Replace, Replacing, linked_clones, vms};
 use crate::spec::{ImageSpec, TemplateName};
 
 /// What the findings are called.
 const CHECK: &str = "replace";
+
+/// The exchange of vmids that a replacement will be, as far as the cluster's list tells: the guest with the image's name has the
+/// vmid that the spec names. Whether it may be replaced is for [`replaced`] to say.
+pub(super) async fn exchange(
+    client: &Client,
+    spec: &ImageSpec,
+    resources: &[Resource],
+    virtual_networks: &[&str],
+) -> Result<Option<Exchange>, Error> {
+    let named = resources
+        .iter()
+        .find(|guest| guest.is_qemu() && guest.vmid.is_some() && guest.vmid == spec.vmid);
+    let TemplateName::Fixed(name) = &spec.name else {
+        return Ok(None);
+    };
+    let Some(guest) = named.filter(|guest| guest.name.as_deref() == Some(name)) else {
+        return Ok(None);
+    };
+    let (Some(vmid), Some(node)) = (guest.vmid, guest.node.as_deref()) else {
+        return Ok(None);
+    };
+    let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
+    // What cannot be read has its own finding.
+    let config = client.node(&node).qemu(vmid).config(ConfigView::Pending).await;
+    let of = |config: &VmConfig| Exchange::of(config, guest.pool.as_deref(), virtual_networks);
+    Ok(Some(config.as_ref().map(of).unwrap_or_default()))
+}
 
 /// The image's name, and the template that bears it now.
 pub(super) async fn replaced(
@@ -20,6 +52,7 @@ pub(super) async fn replaced(
     spec: &ImageSpec,
     replace: &Replace,
     guests: &[&Resource],
+    storages: &[StorageStatus],
 ) -> Result<(String, Option<Replacing>), Error> {
     let TemplateName::Fixed(name) = &spec.name else {
         let name = checks::name(report, spec, guests);
@@ -88,8 +121,9 @@ pub(super) async fn replaced(
         return Ok((name.clone(), None));
     }
     verifiable(report, spec, replace);
-    let clones = clones(report, client, &node, vmid, &config, replace).await?;
-    may_be_deleted(report, vmid, &config, replace);
+    let renumber = spec.vmid == Some(vmid);
+    let clones = clones(report, client, &node, vmid, &config, (replace, renumber)).await?;
+    may_be_deleted(report, vmid, &config, replace, renumber);
     let then = match replace.old {
         OldTemplate::Retire => "kept under another name",
         OldTemplate::Delete => "deleted",
@@ -99,14 +133,24 @@ pub(super) async fn replaced(
     } else {
         "finished, unverified"
     };
+    let mut exchanged = String::new();
+    if renumber {
+        let another = match replace.old {
+            OldTemplate::Retire => ", and the old one another",
+            OldTemplate::Delete => "",
+        };
+        let copies = space::copies(spec, &config, replace.old);
+        exchanged = format!("; the new one gets vmid {vmid} at the end{another} ({copies})");
+        space::check(report, spec, storages, &config, replace.old);
+    }
     report.ok(
         CHECK,
         format!(
-            "template {} is {then} once the new one is {verified}{clones}",
+            "template {} is {then} once the new one is {verified}{clones}{exchanged}",
             describe(old)
         ),
     );
-    Ok((name.clone(), Some(replace.of_template(vmid))))
+    Ok((name.clone(), Some(replace.of_template(vmid, renumber))))
 }
 
 fn not_ours(report: &mut PlanReport, name: &str, guest: &Resource, reason: &str) {
@@ -184,7 +228,7 @@ async fn clones(
     node: &NodeName,
     vmid: Vmid,
     config: &VmConfig,
-    replace: &Replace,
+    (replace, renumber): (&Replace, bool),
 ) -> Result<String, Error> {
     let (clones, unseen) = linked_clones(client, node, vmid, config).await?;
     if !unseen.is_empty() {
@@ -201,8 +245,14 @@ async fn clones(
     if clones.is_empty() {
         return Ok(String::new());
     }
-    let listed = crate::build::vms(&clones);
-    if replace.old == OldTemplate::Delete {
+    let listed = vms(&clones);
+    if renumber {
+        report.error(
+            CHECK,
+            format!("template {vmid} cannot give up its vmid: linked clones stand on it ({listed})"),
+            "set vm_id to 0, so that the new template gets the next free vmid, or remove or move those VMs first",
+        );
+    } else if replace.old == OldTemplate::Delete {
         report.error(
             CHECK,
             format!("template {vmid} cannot be deleted: linked clones stand on it ({listed})"),
@@ -212,12 +262,22 @@ async fn clones(
     Ok(format!("; its linked clones ({listed}) stay as they are"))
 }
 
-fn may_be_deleted(report: &mut PlanReport, vmid: Vmid, config: &VmConfig, replace: &Replace) {
-    if replace.old == OldTemplate::Delete && config.flag("protection") == Some(true) {
+fn may_be_deleted(report: &mut PlanReport, vmid: Vmid, config: &VmConfig, replace: &Replace, renumber: bool) {
+    if config.flag("protection") != Some(true) {
+        return;
+    }
+    let unprotect = format!("run on a node: qm set {vmid} --protection 0");
+    if renumber {
+        report.error(
+            CHECK,
+            format!("template {vmid} cannot give up its vmid: it is protected"),
+            format!("set vm_id to 0, so that the new template gets the next free vmid, or {unprotect}"),
+        );
+    } else if replace.old == OldTemplate::Delete {
         report.error(
             CHECK,
             format!("template {vmid} cannot be deleted: it is protected"),
-            format!("keep it with --replace=retire, or run on a node: qm set {vmid} --protection 0"),
+            format!("keep it with --replace=retire, or {unprotect}"),
         );
     }
 }

@@ -7,8 +7,8 @@ use proxmox_client::{
     Client, DownloadUrl, ErrorKind, Method, NetworkInterface, PoolId, Resource, ResourceKind, Upload, Vmid, VolId,
 };
 
-use super::privileges::{Grant, Held, grants_replacing, grants_with};
-use super::replace::replaced;
+use super::privileges::{Grant, Held, grants_with};
+use super::replace::{Exchange, Paths, exchange, grants_replacing, replaced};
 use super::report::PlanReport;
 use super::{checks, media};
 use crate::Error;
@@ -98,9 +98,22 @@ pub(crate) async fn survey_of(
         return Ok((report, None));
     }
     let networks = networks(client, spec).await?;
-    let next_id = client.next_id(spec.vmid).await;
-    let vmid = settled_vmid(spec, &next_id);
-    let grants = grants(spec, &networks, vmid, version.number().major, replace, &resources);
+    let virtual_networks = virtual_networks(&networks);
+    let exchange = match replace {
+        Some(_) => exchange(client, spec, &resources, &virtual_networks).await?,
+        None => None,
+    };
+    let wanted = spec.vmid.filter(|_| exchange.is_none());
+    let next_id = client.next_id(wanted).await;
+    let vmid = settled_vmid(wanted, &next_id);
+    let pve_major = version.number().major;
+    let grants = match replace {
+        None => grants_with(spec, pve_major, &format!("/vms/{vmid}"), &virtual_networks),
+        Some(replace) => {
+            let vmids = (vmid, resources.as_slice());
+            swap_grants(spec, pve_major, replace, vmids, &virtual_networks, exchange.as_ref())
+        }
+    };
     let hidden = privileges(&mut report, client, spec, &grants).await?;
 
     let node = client.node(&spec.node);
@@ -131,19 +144,16 @@ pub(crate) async fn survey_of(
             None,
         ),
         (None, Some(replace)) => {
-            let (name, replacing) = replaced(&mut report, client, spec, replace, &guests).await?;
-            let next_vmid = match &replacing {
-                Some(old) if spec.vmid == Some(old.vmid) => {
-                    checks::vmid_of_old(&mut report, old.vmid);
-                    None
-                }
-                _ => free_vmid(&mut report, next_id, spec, &guests)?,
-            };
+            let (name, replacing) = replaced(&mut report, client, spec, replace, &guests, &storages).await?;
+            let next_vmid = free_vmid(&mut report, next_id, spec, &guests)?;
             (name, next_vmid, replacing)
         }
     };
     report.image.clone_from(&name);
-    report.vmid = next_vmid.map(Vmid::get);
+    report.vmid = match &replacing {
+        Some(old) if old.renumber => Some(old.vmid.get()),
+        _ => next_vmid.map(Vmid::get),
+    };
     report.replaces = replacing.as_ref().map(|old| old.vmid.get());
 
     let resolved = match (report.is_ok(), next_vmid, iso) {
@@ -162,30 +172,28 @@ pub(crate) async fn survey_of(
 }
 
 /// The vmid whose rights are asked for. Any number will do where none is wanted: all that do not exist have the same rights.
-fn settled_vmid(spec: &ImageSpec, next_id: &Result<Vmid, proxmox_client::Error>) -> Vmid {
-    spec.vmid
-        .or_else(|| next_id.as_ref().ok().copied())
-        .unwrap_or(Vmid::MIN)
+fn settled_vmid(wanted: Option<Vmid>, next_id: &Result<Vmid, proxmox_client::Error>) -> Vmid {
+    wanted.or_else(|| next_id.as_ref().ok().copied()).unwrap_or(Vmid::MIN)
 }
 
-/// What the build needs, path by path.
-fn grants(
-    spec: &ImageSpec,
-    networks: &[NetworkInterface],
-    vmid: Vmid,
-    pve_major: u32,
-    replace: Option<&Replace>,
-    resources: &[Resource],
-) -> Vec<Grant> {
-    let virtual_networks: Vec<&str> = networks
+/// The networks that are no bridges of the node.
+fn virtual_networks(networks: &[NetworkInterface]) -> Vec<&str> {
+    networks
         .iter()
         .filter(|network| network.kind == "vnet")
         .map(|network| network.iface.as_str())
-        .collect();
-    let own = format!("/vms/{vmid}");
-    let Some(replace) = replace else {
-        return grants_with(spec, pve_major, &own, &virtual_networks);
-    };
+        .collect()
+}
+
+/// What a build needs that takes another template's place, path by path.
+fn swap_grants(
+    spec: &ImageSpec,
+    pve_major: u32,
+    replace: &Replace,
+    (vmid, resources): (Vmid, &[Resource]),
+    virtual_networks: &[&str],
+    exchange: Option<&Exchange>,
+) -> Vec<Grant> {
     let name = spec.name.to_string();
     let named = resources
         .iter()
@@ -193,14 +201,19 @@ fn grants(
     let old = named
         .and_then(|guest| guest.vmid)
         .map_or_else(|| "/vms".to_owned(), |vmid| format!("/vms/{vmid}"));
-    // The clones of the verification get ids that are free too.
+    // The clones of the verification and full copies get ids that are free too.
     let taken = |vmid: &Vmid| resources.iter().any(|guest| guest.vmid == Some(*vmid));
     let clone = (vmid.get() + 1..=Vmid::MAX.get())
         .filter_map(|number| Vmid::new(number).ok())
         .find(|vmid| !taken(vmid))
         .unwrap_or(vmid);
-    let clone = format!("/vms/{clone}");
-    grants_replacing(spec, pve_major, &own, &virtual_networks, replace, [&old, &clone])
+    let paths = Paths {
+        new: &format!("/vms/{vmid}"),
+        old: &old,
+        clone: &format!("/vms/{clone}"),
+        virtual_networks,
+    };
+    grants_replacing(spec, pve_major, replace, paths, exchange)
 }
 
 /// Which privileges are missing; the names of what the login may not see because of that.

@@ -60,6 +60,13 @@ pub(crate) async fn linked_clones(
     Ok((clones, unseen))
 }
 
+/// `vm 221`, `vms 221, 222`.
+pub(crate) fn vms(vmids: &BTreeSet<Vmid>) -> String {
+    let ids: Vec<String> = vmids.iter().map(ToString::to_string).collect();
+    let what = if ids.len() == 1 { "vm" } else { "vms" };
+    format!("{what} {}", ids.join(", "))
+}
+
 /// A volume's own name, without the base that it stands on itself: `222/base-222-disk-0.qcow2` of
 /// `220/base-220-disk-0.raw/222/base-222-disk-0.qcow2`, `base-222-disk-0` of `base-220-disk-0/base-222-disk-0`.
 fn own_name(name: &str) -> &str {

@@ -1,13 +1,21 @@
 //! A build that takes the place of a template of the same name: what is asked, and what its journal keeps of it.
 //!
 //! The new image is built beside the old one under a name of its own, verified, and given the image's name at the end; the old
-//! one is renamed just before that, and deleted after it if that was asked.
+//! one is renamed just before that, and deleted after it if that was asked. Where the new one is to have the old one's vmid, both are
+//! moved after that by full copies: Proxmox VE gives no VM another number.
 
+mod change;
+mod copy;
 mod linked;
 mod old;
+mod place;
+mod remains;
 
-pub(crate) use linked::linked_clones;
+pub(crate) use change::{change, config, tags_with};
+pub(crate) use copy::{At, FullCopy, copied_build, copy_name, copying};
+pub(crate) use linked::{linked_clones, vms};
 pub(crate) use old::{Old, Retired};
+pub(crate) use remains::{Remains, is_image};
 
 use std::time::Duration;
 
@@ -96,11 +104,13 @@ impl Replace {
         verify.check().map_err(Error::Invalid)
     }
 
-    /// What the journal is to keep of it.
-    pub(crate) fn of_template(&self, vmid: Vmid) -> Replacing {
+    /// What the journal is to keep of it. `renumber`: whether the new template is to have the old one's vmid.
+    pub(crate) fn of_template(&self, vmid: Vmid, renumber: bool) -> Replacing {
         Replacing {
             vmid,
             then: self.old,
+            renumber,
+            copy: None,
             verification: self.verify.then(|| Verification {
                 id: None,
                 ip_configs: self.ip_configs.clone(),
@@ -119,10 +129,16 @@ impl From<OldTemplate> for Replace {
 /// A replacement under way, as the build's journal holds it. Where the old template is, the cluster tells: it may be moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Replacing {
-    /// The old template.
+    /// The old template, and its number.
     pub(crate) vmid: Vmid,
     /// What becomes of it.
     pub(crate) then: OldTemplate,
+    /// Whether the new one gets that number in the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) renumber: bool,
+    /// The number that the old one is copied to before that, from before the call that makes the copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) copy: Option<Vmid>,
     /// How the new one is verified, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) verification: Option<Verification>,
@@ -161,7 +177,15 @@ impl Verification {
 
 /// The name under which the old template is kept: the image's, as far as there is room, and the id of the build that replaced it.
 pub(crate) fn retired_name(image: &str, build: &str) -> String {
-    let tail = format!("-retired-{build}");
+    with_tail(image, &format!("-retired-{build}"))
+}
+
+/// The name under which the new template is kept at the number that it was built at, when it has its own and others need the first.
+pub(crate) fn moved_name(image: &str, build: &str) -> String {
+    with_tail(image, &format!("-moved-{build}"))
+}
+
+fn with_tail(image: &str, tail: &str) -> String {
     let front = image.rsplit_once('.').map_or(0, |(front, _)| front.len() + 1);
     let label_end = front + LABEL_MAX.saturating_sub(tail.len());
     let end = label_end.min(NAME_MAX - tail.len());
@@ -194,6 +218,13 @@ mod tests {
             retired_name(&hyphens, "7f3a12bc"),
             format!("{}-retired-7f3a12bc", "a".repeat(43))
         );
+    }
+
+    #[test]
+    fn what_an_older_journal_does_not_say_is_no() {
+        let old: Replacing = serde_json::from_str(r#"{"vmid":100,"then":"retire"}"#).unwrap();
+        assert_eq!((old.renumber, old.copy), (false, None));
+        assert_eq!(serde_json::to_string(&old).unwrap(), r#"{"vmid":100,"then":"retire"}"#);
     }
 
     #[test]

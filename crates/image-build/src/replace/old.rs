@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Qemu, VmConfig, VmConfigUpdate};
+use proxmox_client::{Client, PoolId, Qemu, VmConfig, VmConfigUpdate};
 use tokio_util::sync::CancellationToken;
 
-use super::{RETIRED_TAG, Replacing, retired_name};
+use super::place::Place;
+use super::{RETIRED_TAG, Replacing, change, config, linked_clones, retired_name, tags_with, vms};
 use crate::Error;
-use crate::build::{IMAGE_TAG, Pace, ask};
-use crate::journal::is_passing;
-use crate::plan::GUESTS;
+use crate::build::IMAGE_TAG;
 
 /// How long its name is tried to be given back.
 const RESTORE_LIMIT: Duration = Duration::from_secs(120);
@@ -18,6 +17,8 @@ const RESTORE_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Old {
     vm: Qemu,
+    /// The pool that it is in.
+    pool: Option<PoolId>,
     /// The image's name, which it has before the swap.
     image: String,
     /// The name that it has after it.
@@ -56,19 +57,12 @@ impl Old {
         build: &str,
         cancel: &CancellationToken,
     ) -> Result<Option<Self>, Error> {
-        let guests = ask("listing the cluster's guests", cancel, || {
-            client.cluster_resources(Some(GUESTS))
-        })
-        .await?;
-        let guest = guests
-            .iter()
-            .find(|guest| guest.is_qemu() && guest.vmid == Some(replacing.vmid));
-        let Some(node) = guest.and_then(|guest| guest.node.as_deref()) else {
+        let Some(place) = Place::of(client, replacing.vmid, cancel).await? else {
             return Ok(None);
         };
-        let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
         Ok(Some(Self {
-            vm: client.node(&node).qemu(replacing.vmid),
+            vm: place.vm,
+            pool: place.pool,
             image: image.to_owned(),
             retired: retired_name(image, build),
         }))
@@ -78,6 +72,10 @@ impl Old {
         &self.vm
     }
 
+    pub(crate) fn pool(&self) -> Option<&PoolId> {
+        self.pool.as_ref()
+    }
+
     /// The name under which it is kept.
     pub(crate) fn retired_name(&self) -> &str {
         &self.retired
@@ -85,12 +83,22 @@ impl Old {
 
     /// Its configuration; `None` when it is gone.
     pub(crate) async fn config(&self, cancel: &CancellationToken) -> Result<Option<VmConfig>, Error> {
-        let attempt = format!("reading template {}", self.vm.vmid());
-        match ask(&attempt, cancel, || self.vm.config(ConfigView::Pending)).await {
-            Ok(config) => Ok(Some(config)),
-            Err(Error::Api { source, .. }) if source.is_not_found() => Ok(None),
-            Err(error) => Err(error),
+        config(&self.vm, cancel).await
+    }
+
+    /// Why it is not to be deleted, for people: somebody made something else of it, something stands on it, or it is protected.
+    ///
+    /// # Errors
+    /// [`Error::Api`] when the disks on its storages cannot be listed.
+    pub(crate) async fn hindrance(&self, client: &Client, config: &VmConfig) -> Result<Option<String>, Error> {
+        if !self.is_retired(config) {
+            return Ok(Some("somebody has changed it since it was replaced".to_owned()));
         }
+        if config.flag("protection") == Some(true) {
+            return Ok(Some("it is protected".to_owned()));
+        }
+        let (clones, _) = linked_clones(client, self.vm.node(), self.vm.vmid(), config).await?;
+        Ok((!clones.is_empty()).then(|| format!("linked clones stand on it ({})", vms(&clones))))
     }
 
     /// Whether it is what the swap made of it.
@@ -118,23 +126,22 @@ impl Old {
     /// [`Error::Unexpected`] when it is not what it was when the build began: somebody else replaced or changed it.
     pub(crate) async fn retire(&self, cancel: &CancellationToken, limit: Duration) -> Result<Retired, Error> {
         let what = format!("renaming template {}", self.vm.vmid());
-        let changed = self
-            .change(&what, cancel, limit, |config| match self.state(config) {
-                State::Retired => Ok(None),
-                State::Current => Ok(Some(
-                    VmConfigUpdate::new()
-                        .name(self.retired.as_str())
-                        .tags(tags_with(config, RETIRED_TAG, IMAGE_TAG)),
-                )),
-                State::Other(seen) => Err(Error::Unexpected {
-                    what: format!("template {}", self.vm.vmid()),
-                    reason: format!(
-                        "it was {} when the build began and is that no more: {seen}; somebody else has changed or replaced it",
-                        self.image
-                    ),
-                }),
-            })
-            .await?;
+        let changed = change(&self.vm, &what, cancel, limit, |config| match self.state(config) {
+            State::Retired => Ok(None),
+            State::Current => Ok(Some(
+                VmConfigUpdate::new()
+                    .name(self.retired.as_str())
+                    .tags(tags_with(config, RETIRED_TAG, IMAGE_TAG)),
+            )),
+            State::Other(seen) => Err(Error::Unexpected {
+                what: format!("template {}", self.vm.vmid()),
+                reason: format!(
+                    "it was {} when the build began and is that no more: {seen}; somebody else has changed or replaced it",
+                    self.image
+                ),
+            }),
+        })
+        .await?;
         Ok(if changed.is_some() {
             Retired::Done
         } else {
@@ -148,57 +155,14 @@ impl Old {
     /// Any of the calls.
     pub(crate) async fn restore(&self, cancel: &CancellationToken) -> Result<bool, Error> {
         let what = format!("giving template {} its name back", self.vm.vmid());
-        let changed = self
-            .change(&what, cancel, RESTORE_LIMIT, |config| {
-                Ok((self.state(config) == State::Retired).then(|| {
-                    VmConfigUpdate::new()
-                        .name(self.image.as_str())
-                        .tags(tags_with(config, IMAGE_TAG, RETIRED_TAG))
-                }))
-            })
-            .await?;
+        let changed = change(&self.vm, &what, cancel, RESTORE_LIMIT, |config| {
+            Ok((self.state(config) == State::Retired).then(|| {
+                VmConfigUpdate::new()
+                    .name(self.image.as_str())
+                    .tags(tags_with(config, IMAGE_TAG, RETIRED_TAG))
+            }))
+        })
+        .await?;
         Ok(changed == Some(true))
     }
-
-    /// Reads, asks `decide` what to set, and sets it if nothing has changed in between; again until that is so. Whether anything
-    /// was set; `None` when it is gone.
-    async fn change(
-        &self,
-        what: &str,
-        cancel: &CancellationToken,
-        limit: Duration,
-        decide: impl Fn(&VmConfig) -> Result<Option<VmConfigUpdate>, Error> + Send + Sync,
-    ) -> Result<Option<bool>, Error> {
-        let mut pace = Pace::new(what, limit, cancel);
-        // An answer that was lost may have been one to a change that was made.
-        let mut tried = false;
-        loop {
-            let Some(config) = self.config(cancel).await? else {
-                return Ok(None);
-            };
-            let Some(update) = decide(&config)? else {
-                return Ok(Some(tried));
-            };
-            let update = update.digest(config.digest().unwrap_or_default());
-            match self.vm.update_config(&update).await {
-                Ok(()) => return Ok(Some(true)),
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    pace.pause("somebody changes it in the same moment").await?;
-                }
-                Err(error) if is_passing(&error) || error.kind() == ErrorKind::Locked => {
-                    tried |= error.was_sent();
-                    pace.pause(&error.to_string()).await?;
-                }
-                Err(error) => return Err(Error::api(what)(error)),
-            }
-        }
-    }
-}
-
-/// Its tags, with one in place of another. PVE sorts them, so to and fro is as it was (`FACTS` 31).
-fn tags_with(config: &VmConfig, with: &str, without: &str) -> Vec<String> {
-    let mut tags = config.tags();
-    tags.retain(|tag| tag != without && tag != with);
-    tags.push(with.to_owned());
-    tags
 }

@@ -22,8 +22,9 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
-    /// Takes what `/nodes/{node}/qemu/{vmid}/config` answers. A value that is no scalar is kept as its JSON.
-    pub(crate) fn from_json(map: Map<String, Value>) -> Self {
+    /// Takes what `/nodes/{node}/qemu/{vmid}/config` answers, also to a call that was made untyped. A value that is no scalar is kept as
+    /// its JSON.
+    pub fn from_json(map: Map<String, Value>) -> Self {
         let mut config = Self::default();
         for (option, value) in map {
             if value.is_null() {

@@ -48,7 +48,7 @@ impl Step<Context> for Create {
                 // PVE looks whether the id is free before it begins the task (FACTS 30): nothing of ours is there.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     context.removed(&resource);
-                    if context.spec.vmid.is_some() || tries >= VMID_TRIES {
+                    if context.fixed_vmid().is_some() || tries >= VMID_TRIES {
                         return Err(Error::Taken {
                             what: format!("vmid {vmid}"),
                             by: "a guest that appeared after preflight".to_owned(),

@@ -1,25 +1,20 @@
 //! Deletes the template that was replaced.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use proxmox_client::{VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
-use super::finalise::template_tags;
+use super::move_old::free;
 use crate::Error;
 use crate::build::artifact::Replaced;
 use crate::build::context::Context;
 use crate::build::step::{Step, StepName};
 use crate::build::vm::{destroy, is_base_in_use};
-use crate::replace::{Old, linked_clones};
+use crate::replace::{Old, Replacing};
 
-/// Name of the step. A build whose journal names it is complete but for this.
+/// Name of the step. A build whose journal names it is complete but for this, and for the number of the old one if it is to have that.
 pub(crate) const DELETE_OLD: &str = "delete_old";
 
-/// The last step of a replacement, after which the build is no longer one. The image is complete before it, so a cancel does not
-/// end it half-way.
+/// The image is complete before it, so a cancel does not end it half-way.
 #[derive(Debug)]
 pub(super) struct DeleteOld;
 
@@ -33,30 +28,16 @@ impl Step<Context> for DeleteOld {
         let Some(replacing) = context.replacing.clone() else {
             return Ok("there was no template of that name".to_owned());
         };
-        context.cancel = CancellationToken::new();
-        let kept = match context.old().await? {
-            Some(old) => delete(context, &old).await?,
-            None => None,
-        };
-        let update = VmConfigUpdate::new().tags(template_tags(&context.spec));
-        let keeper = Arc::clone(context.keeper()?);
-        keeper.close(&context.cancel, &update, None).await?;
-        context.closed();
-        let summary = match &kept {
-            None => format!("template {} deleted", replacing.vmid),
-            Some((name, why)) => {
-                context.emitter.warning(format!(
-                    "template {} is kept as {name}: {why}; delete it when nothing needs it any more",
-                    replacing.vmid
-                ));
-                format!("template {} kept as {name}", replacing.vmid)
+        let cancel = std::mem::replace(&mut context.cancel, CancellationToken::new());
+        let deleted = delete_old(context, &replacing).await;
+        context.cancel = cancel;
+        match deleted {
+            Ok(summary) => Ok(summary),
+            Err(error) => {
+                let what = format!("template {}, which it replaced, is not deleted yet", replacing.vmid);
+                Err(context.unfinished(what, error).await)
             }
-        };
-        context.replaced = Some(Replaced {
-            vmid: replacing.vmid.get(),
-            kept_as: kept.map(|(name, _)| name),
-        });
-        Ok(summary)
+        }
     }
 
     /// It is noted by the call that publishes the new template.
@@ -65,36 +46,55 @@ impl Step<Context> for DeleteOld {
     }
 }
 
+async fn delete_old(context: &mut Context, replacing: &Replacing) -> Result<String, Error> {
+    let kept = match context.old().await? {
+        Some(old) => delete(context, &old, replacing).await?,
+        None => None,
+    };
+    context.replaced = Some(Replaced {
+        vmid: replacing.vmid.get(),
+        kept_as: kept.as_ref().map(|(name, _)| name.clone()),
+    });
+    let Some((name, why)) = kept else {
+        // The new one is to have its number, and stays a build until then.
+        if !replacing.renumber {
+            context.end_swap().await?;
+        }
+        return Ok(format!("template {} deleted", replacing.vmid));
+    };
+    if replacing.renumber {
+        context
+            .keep_number(&format!("template {} is kept as {name}: {why}", replacing.vmid))
+            .await?;
+    } else {
+        context.end_swap().await?;
+        context.emitter.warning(format!(
+            "template {} is kept as {name}: {why}; delete it when nothing needs it any more",
+            replacing.vmid
+        ));
+    }
+    Ok(format!("template {} kept as {name}", replacing.vmid))
+}
+
 /// Deletes it, unless something stands on it or it is no longer what the swap made of it. The name that it is kept under then, and
 /// why.
-async fn delete(context: &Context, old: &Old) -> Result<Option<(String, String)>, Error> {
-    let cancel = &context.cancel;
-    let Some(config) = old.config(cancel).await? else {
+async fn delete(context: &Context, old: &Old, replacing: &Replacing) -> Result<Option<(String, String)>, Error> {
+    let Some(config) = old.config(&context.cancel).await? else {
         return Ok(None);
     };
-    let kept = |why: String| {
-        let name = config.name().unwrap_or_default().to_owned();
-        Ok(Some((name, why)))
+    let kept = |why: String| Ok(Some((config.name().unwrap_or_default().to_owned(), why)));
+    if let Some(why) = old.hindrance(&context.client, &config).await? {
+        return kept(why);
+    }
+    let ended = if replacing.renumber {
+        free(context, old).await
+    } else {
+        destroy(&context.client, old.vm(), &context.cancel).await
     };
-    if !old.is_retired(&config) {
-        return kept("somebody has changed it since it was replaced".to_owned());
-    }
-    let vm = old.vm();
-    let (clones, _) = linked_clones(&context.client, vm.node(), vm.vmid(), &config).await?;
-    if !clones.is_empty() {
-        return kept(format!("linked clones stand on it ({})", vms(&clones)));
-    }
-    match destroy(&context.client, vm, cancel).await {
+    match ended {
         Ok(()) => Ok(None),
         // What this login may not see, and what was made in this moment, PVE sees.
         Err(Error::Api { source, .. }) if is_base_in_use(&source) => kept("linked clones stand on it".to_owned()),
         Err(error) => Err(error),
     }
-}
-
-/// `vm 221`, `vms 221, 222`.
-pub(crate) fn vms(vmids: &BTreeSet<Vmid>) -> String {
-    let ids: Vec<String> = vmids.iter().map(ToString::to_string).collect();
-    let what = if ids.len() == 1 { "vm" } else { "vms" };
-    format!("{what} {}", ids.join(", "))
 }

@@ -6,14 +6,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use proxmox_client::VmConfigUpdate;
 
-use super::DELETE_OLD;
+use super::Swap;
 use super::finalise::{still_alone, template_tags};
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::description;
 use crate::build::step::{Step, StepName};
 use crate::journal::Inputs;
-use crate::replace::OldTemplate;
 
 /// The image's name, tags and description in place of the build's, in one call: whoever lists sees the one or the other.
 #[derive(Debug)]
@@ -34,20 +33,24 @@ impl Step<Context> for Publish {
         let keeper = Arc::clone(context.keeper()?);
         let name = context.resolved()?.name.clone();
         let update = VmConfigUpdate::new();
-        match &context.replacing {
-            // The old one is still to be deleted, so this stays a build, of an image that is complete.
-            Some(replacing) if replacing.then == OldTemplate::Delete => {
+        let rest = context
+            .replacing
+            .as_ref()
+            .and_then(|replacing| Swap::of(replacing).rest().first());
+        match (&context.replacing, rest) {
+            // The old one is still to be moved or deleted, so this stays a build, of an image that is complete.
+            (Some(_), Some(next)) => {
                 let marked = tags.iter().cloned().chain([context.build_tag()]);
                 let update = update.name(name.as_str()).tags(marked);
                 keeper
                     .change(&context.cancel, &update, Some(&people), |journal| {
-                        DELETE_OLD.clone_into(&mut journal.step);
+                        (*next).clone_into(&mut journal.step);
                         // What the image was made of matters no more, and the texts share 8,192 characters.
                         journal.inputs = Inputs::default();
                     })
                     .await?;
             }
-            replacing => {
+            (replacing, _) => {
                 let update = match replacing {
                     Some(_) => update.name(name.as_str()),
                     None => update,

@@ -23,17 +23,19 @@ impl Step<Context> for Reserve {
         let endpoint = context.client.endpoint().to_string();
         let name = resolved.name.clone();
         let taken = resolved.taken_vmids.clone();
-        let reservation = match context.spec.vmid {
+        let reservation = match context.fixed_vmid() {
             Some(vmid) => Reservation::exactly(&endpoint, &name, vmid)?,
             None => Reservation::first_free(&endpoint, &name, resolved.next_vmid, &taken)?,
         };
         let vmid = reservation.vmid();
         context.reservation = Some(reservation);
+        context.claim_number()?;
         Ok(format!("vmid {vmid}, name {name}"))
     }
 
     async fn undo(&mut self, context: &mut Context) -> Result<Option<String>, Error> {
         context.reservation = None;
+        context.number = None;
         Ok(None)
     }
 }

@@ -1,0 +1,228 @@
+//! Removes what is dead, after one more look at it.
+
+use proxmox_client::{Client, ConfigView, NodeName, Qemu, VmConfigUpdate, Vmid, VolId};
+use tokio_util::sync::CancellationToken;
+
+use super::volumes::volumes;
+use super::{Found, Origin, Thing, life, mark_of, marks_of, old_of, verification_in, verification_of};
+use crate::Error;
+use crate::build::{TASK_LIMIT, ask, destroy, destroy_volume, is_base_in_use, is_complete};
+use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
+use crate::replace::{RETIRED_TAG, Remains, moved_name};
+
+/// Removes what a dead build or verification left, its VMs first, and answers what was removed. Everything is looked at once more: a build that
+/// someone goes on with meanwhile, or that has ended well, is left alone.
+///
+/// # Errors
+/// [`Error::TakenOver`] when the build lives; any of the calls. What was removed before stays removed.
+///
+/// # Cancel safety
+/// By `cancel`: it stops between two calls. Run again, it goes on.
+pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) -> Result<Vec<String>, Error> {
+    if found.living {
+        return Err(Error::TakenOver {
+            build: found.id.clone(),
+            found: found.because.clone(),
+        });
+    }
+    let bad = || Error::api(format!("reading what is left of {} {}", found.of, found.id));
+    let mut removed = Vec::new();
+    for thing in &found.things {
+        match thing {
+            Thing::Vm { node, vmid, .. } | Thing::Mark { node, vmid } => {
+                let node = NodeName::new(node.as_str()).map_err(bad())?;
+                let vmid = Vmid::new(*vmid).map_err(bad())?;
+                removed.extend(remove_vm(client, found.of, &found.id, &node, vmid, cancel).await?);
+            }
+            // They go with the build's own VM, which is on the list before them.
+            Thing::Name { .. } | Thing::Copy { .. } => {}
+            Thing::Volume { node, volid } => {
+                let node = NodeName::new(node.as_str()).map_err(bad())?;
+                let volid: VolId = volid.parse().map_err(bad())?;
+                destroy_volume(client, &node, &volid, TASK_LIMIT, cancel).await?;
+                removed.push(thing.to_string());
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Takes over a dead build or verification, so that no one goes on with it in the same moment, and removes what there is of it: of one
+/// whose image is complete, all but that. What was removed; nothing when there is no VM any more.
+async fn remove_vm(
+    client: &Client,
+    of: Origin,
+    build: &str,
+    node: &NodeName,
+    vmid: Vmid,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Error> {
+    let vm = client.node(node).qemu(vmid);
+    let Some((journal, template, keeper)) = take_over(client, build, &vm, cancel).await? else {
+        return Ok(Vec::new());
+    };
+    if of == Origin::Build && is_complete(&journal.step) {
+        return end_swap(client, &vm, &journal, &keeper, cancel).await;
+    }
+    let mut removed = Vec::new();
+    if of == Origin::Build {
+        removed.extend(take_back(client, &journal, cancel).await?);
+    }
+    destroy(client, &vm, cancel).await?;
+    let thing = Thing::Vm {
+        node: node.to_string(),
+        vmid: vmid.get(),
+        template,
+    };
+    removed.push(thing.to_string());
+    Ok(removed)
+}
+
+/// Gives the template that a build was to replace its name back, and removes the clones of its verification: PVE keeps a template as
+/// long as there are linked clones of it.
+async fn take_back(client: &Client, journal: &Journal, cancel: &CancellationToken) -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    if let Some(old) = old_of(client, journal, cancel).await?
+        && old.restore(cancel).await?
+    {
+        let thing = Thing::Name {
+            node: old.vm().node().to_string(),
+            vmid: old.vm().vmid().get(),
+            name: old.retired_name().to_owned(),
+            image: journal.image.clone(),
+        };
+        removed.push(thing.to_string());
+    }
+    if let Some(verification) = verification_in(journal) {
+        removed.extend(remove_verification(client, &verification, cancel).await?);
+    }
+    Ok(removed)
+}
+
+/// Ends a build whose image is complete where it is: the image stays under its name, without the mark, and so does the template that
+/// it replaced; copies on their way to another number go. When the image has the old one's number already, what it was built as goes.
+async fn end_swap(
+    client: &Client,
+    vm: &Qemu,
+    journal: &Journal,
+    keeper: &Keeper,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    let mut renumbered = false;
+    if let Some(replacing) = &journal.replacing {
+        let remains = Remains::look(client, vm, replacing, &journal.image, &journal.build, cancel).await?;
+        remains.settle(keeper, cancel).await?;
+        removed.extend(
+            remains
+                .copies()
+                .map(|(copy, last)| Thing::copy(copy.vm(), last).to_string()),
+        );
+        renumbered = remains.is_renumbered();
+    }
+    if renumbered {
+        match destroy(client, vm, cancel).await {
+            Ok(()) => {
+                let thing = Thing::Vm {
+                    node: vm.node().to_string(),
+                    vmid: vm.vmid().get(),
+                    template: true,
+                };
+                removed.push(thing.to_string());
+                return Ok(removed);
+            }
+            // It bore the image's name for a time, and somebody made linked clones of it: they keep it.
+            Err(Error::Api { source, .. }) if is_base_in_use(&source) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let config = ask("reading a template's tags", cancel, || vm.config(ConfigView::Pending)).await?;
+    let mut tags = config.tags();
+    tags.retain(|tag| mark_of(tag).is_none());
+    let mut update = VmConfigUpdate::new();
+    if renumbered {
+        tags.push(RETIRED_TAG.to_owned());
+        update = update.name(moved_name(&journal.image, &journal.build));
+    }
+    keeper.close(cancel, &update.tags(tags), None).await?;
+    let thing = Thing::Mark {
+        node: vm.node().to_string(),
+        vmid: vm.vmid().get(),
+    };
+    removed.push(thing.to_string());
+    Ok(removed)
+}
+
+/// The journal of a dead build or verification, with our name in it now, and whether its VM has become a template; `None` when
+/// the VM is gone.
+async fn take_over(
+    client: &Client,
+    build: &str,
+    vm: &Qemu,
+    cancel: &CancellationToken,
+) -> Result<Option<(Journal, bool, Keeper)>, Error> {
+    let vmid = vm.vmid();
+    let config = match vm.config(ConfigView::Pending).await {
+        Ok(config) => config,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
+    };
+    let living = |found: String| Error::TakenOver {
+        build: build.to_owned(),
+        found,
+    };
+    let journal = journal::read(config.description().unwrap_or_default())
+        .map_err(|error| living(error.to_string()))?
+        .filter(|journal| journal.build == build && journal.vmid == vmid)
+        .ok_or_else(|| living(format!("vm {vmid} does not bear its journal any more")))?;
+    if let Some(why) = life(client, &journal, cancel).await? {
+        return Err(living(why));
+    }
+    let ours = Journal {
+        holder: new_holder(),
+        ..journal.clone()
+    };
+    let keeper = Keeper::take_over(client, vm.clone(), LEASE, &config, ours).await?;
+    Ok(Some((journal, config.is_template(), keeper)))
+}
+
+/// Removes the clones and the volume of a verification whose build is known to be dead, whether its own lease has ended or not.
+pub(crate) async fn remove_verification(
+    client: &Client,
+    id: &str,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Error> {
+    let resources = ask("listing the cluster's resources", cancel, || {
+        client.cluster_resources(None)
+    })
+    .await?;
+    let mark = (Origin::Verification, id.to_owned());
+    let mut removed = Vec::new();
+    for guest in resources.iter().filter(|resource| resource.is_qemu()) {
+        let named = guest.name.as_deref().and_then(verification_of);
+        let marks = marks_of(guest.tags().iter().map(String::as_str), named);
+        let (true, Some(vmid), Some(node)) = (marks.contains(&mark), guest.vmid, guest.node.as_deref()) else {
+            continue;
+        };
+        let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
+        let vm = client.node(&node).qemu(vmid);
+        let attempt = format!("reading the configuration of vm {vmid}");
+        let config = match ask(&attempt, cancel, || vm.config(ConfigView::Pending)).await {
+            Ok(config) => config,
+            Err(Error::Api { source, .. }) if source.is_not_found() => continue,
+            Err(error) => return Err(error),
+        };
+        let journal = journal::read(config.description().unwrap_or_default()).ok().flatten();
+        if journal.is_some_and(|journal| journal.build == id && journal.vmid == vmid) {
+            destroy(client, &vm, cancel).await?;
+            removed.push(format!("vm {vmid} on {node}"));
+        }
+    }
+    for volume in volumes(client, &resources).await? {
+        if (volume.of, volume.id.as_str()) == (Origin::Verification, id) {
+            destroy_volume(client, &volume.node, &volume.volid, TASK_LIMIT, cancel).await?;
+            removed.push(format!("{} on {}", volume.volid, volume.node));
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,130 @@
+//! `Remains`: what a replacement has left besides its new template, which is complete: copies on their way to another number.
+
+use proxmox_client::{Client, Qemu, VmConfig, VmConfigUpdate};
+use tokio_util::sync::CancellationToken;
+
+use super::{At, FullCopy, Old, Replacing, config, retired_name, tags_with};
+use crate::Error;
+use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
+use crate::journal::Keeper;
+
+/// A copy of the old template.
+#[derive(Debug)]
+pub(crate) enum OldCopy {
+    /// The old one is still there: the copy can go.
+    Surplus(FullCopy),
+    /// It is all that there is of the old one: it gets its name.
+    Last(FullCopy),
+}
+
+/// What there is, by looking.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    client: Client,
+    image: String,
+    build: String,
+    /// Tags that the new template is to have with its name, when it has lost the latter.
+    name_back: Option<Vec<String>>,
+    old_copy: Option<OldCopy>,
+    new_copy: Option<FullCopy>,
+    renumbered: bool,
+}
+
+impl Remains {
+    /// Looks at what belongs to the new template `new`, which a build has published.
+    ///
+    /// # Errors
+    /// Any of the calls.
+    pub(crate) async fn look(
+        client: &Client,
+        new: &Qemu,
+        replacing: &Replacing,
+        image: &str,
+        build: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Error> {
+        let mut remains = Self {
+            client: client.clone(),
+            image: image.to_owned(),
+            build: build.to_owned(),
+            name_back: None,
+            old_copy: None,
+            new_copy: None,
+            renumbered: false,
+        };
+        if !replacing.renumber {
+            return Ok(remains);
+        }
+        if let Some(vmid) = replacing.copy
+            && let At::Copy(copy) = At::look(client, vmid, build, cancel).await?
+        {
+            let old = Old::find(client, replacing, image, build, cancel).await?;
+            let there = match &old {
+                Some(old) => old.config(cancel).await?.is_some_and(|config| old.is_retired(&config)),
+                None => false,
+            };
+            remains.old_copy = Some(if there {
+                OldCopy::Surplus(copy)
+            } else {
+                OldCopy::Last(copy)
+            });
+        }
+        let at_number = At::look(client, replacing.vmid, build, cancel).await?;
+        let nameless = config(new, cancel)
+            .await?
+            .filter(|config| config.name() == Some(format!("{BUILD_TAG_PREFIX}{build}").as_str()));
+        match at_number {
+            At::Copy(copy) => remains.new_copy = Some(copy),
+            At::Other(config) if nameless.is_some() && is_image(&config, image) => remains.renumbered = true,
+            At::Other(_) | At::Nothing => {}
+        }
+        if !remains.renumbered {
+            remains.name_back = nameless.map(|config| tags_with(&config, IMAGE_TAG, ""));
+        }
+        Ok(remains)
+    }
+
+    /// Whether a copy of the new template has its name and the old one's number, so that the one it was made of is not needed any more.
+    pub(crate) fn is_renumbered(&self) -> bool {
+        self.renumbered
+    }
+
+    /// The copies, and whether it is the last of the old template.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (&FullCopy, bool)> {
+        let old = self.old_copy.as_ref().map(|copy| match copy {
+            OldCopy::Surplus(copy) => (copy, false),
+            OldCopy::Last(copy) => (copy, true),
+        });
+        old.into_iter().chain(self.new_copy.iter().map(|copy| (copy, false)))
+    }
+
+    /// Leaves the new template complete under the image's name at the number that it was built at, and the old one retired, without
+    /// a copy of either.
+    ///
+    /// # Errors
+    /// Any of the calls. What was done stays done.
+    pub(crate) async fn settle(&self, keeper: &Keeper, cancel: &CancellationToken) -> Result<(), Error> {
+        if let Some(tags) = &self.name_back {
+            let update = VmConfigUpdate::new().name(self.image.as_str()).tags(tags);
+            keeper.change(cancel, &update, None, |_| {}).await?;
+        }
+        match &self.old_copy {
+            Some(OldCopy::Surplus(copy)) => copy.remove(&self.client, cancel).await?,
+            Some(OldCopy::Last(copy)) => {
+                let name = retired_name(&self.image, &self.build);
+                copy.finish(cancel, |_| VmConfigUpdate::new().name(name.as_str()))
+                    .await?;
+            }
+            None => {}
+        }
+        match &self.new_copy {
+            Some(copy) => copy.remove(&self.client, cancel).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether it is a finished template that bears this name.
+pub(crate) fn is_image(config: &VmConfig, image: &str) -> bool {
+    config.is_template() && config.name() == Some(image) && config.tags().iter().any(|tag| tag == IMAGE_TAG)
+}
