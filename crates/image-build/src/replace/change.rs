@@ -47,6 +47,7 @@ pub(crate) async fn change(
         let update = update.digest(config.digest().unwrap_or_default());
         match vm.update_config(&update).await {
             Ok(()) => return Ok(Some(true)),
+            Err(error) if error.is_not_found() => return Ok(None),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 pace.pause("somebody changes it in the same moment").await?;
             }
