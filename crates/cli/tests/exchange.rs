@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::kill::{Kill, after_the_lease, wait};
+use common::kill::{Kill, after_the_lease, each, wait};
 use common::{Cluster, Ended, Folder, IMAGE, k3simage, signal, until};
 use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, TaskFault, Timing};
 
@@ -202,7 +202,8 @@ fn killed(cluster: &Cluster, folder: &Folder, kill: Kill, how: &str) -> String {
 #[test]
 fn a_killed_exchange_is_finished_by_resume() {
     let folder = Folder::new();
-    for (kill, how) in all() {
+    let all: Vec<_> = all().collect();
+    each(&all, |(kill, how)| {
         let cluster = with_old(&folder);
         let build = killed(&cluster, &folder, kill, how);
         let resume = || {
@@ -210,7 +211,7 @@ fn a_killed_exchange_is_finished_by_resume() {
             cluster.lead(&mut command);
             Ended::of(&command.output().unwrap())
         };
-        let ended = after_the_lease(resume, "counts as living until");
+        let ended = after_the_lease(&cluster, resume);
         let told = format!("{kill:?} {how}:\n{}\n{:#?}", ended.all(), vms(&cluster));
         if ended.code == Some(2) {
             // It had ended but for the answer.
@@ -231,16 +232,17 @@ fn a_killed_exchange_is_finished_by_resume() {
         }
         let gc = cluster.run(&["gc"], &["--yes", "--volume-age", "0"]);
         gc.expect(0, &["nothing is left"]);
-    }
+    });
 }
 
 #[test]
 fn a_killed_exchange_is_ended_by_gc() {
     let folder = Folder::new();
-    for (kill, how) in all() {
+    let all: Vec<_> = all().collect();
+    each(&all, |(kill, how)| {
         let cluster = with_old(&folder);
         killed(&cluster, &folder, kill, how);
-        after_the_lease(|| cluster.run(&["gc"], &["--volume-age", "0"]), "alive").expect(0, &[]);
+        after_the_lease(&cluster, || cluster.run(&["gc"], &["--volume-age", "0"])).expect(0, &[]);
         let ended = cluster.run(&["gc"], &["--yes", "--volume-age", "0"]);
         let told = format!("{kill:?} {how}:\n{}\n{:#?}", ended.all(), vms(&cluster));
         assert_eq!(ended.code, Some(0), "{told}");
@@ -259,5 +261,5 @@ fn a_killed_exchange_is_ended_by_gc() {
         cluster
             .run(&["gc"], &["--yes", "--volume-age", "0"])
             .expect(0, &["nothing is left"]);
-    }
+    });
 }

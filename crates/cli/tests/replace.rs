@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::kill::{Kill, after_the_lease, wait};
+use common::kill::{Kill, after_the_lease, each, wait};
 use common::{Cluster, Ended, Folder, IMAGE, k3simage};
 use pve_emulator::{Emulator, Timing};
 
@@ -112,7 +112,7 @@ fn killed(cluster: &Cluster, folder: &Folder, kill: Kill, old: &str) -> String {
 #[test]
 fn a_killed_swap_is_finished_by_resume() {
     let folder = Folder::new();
-    for kill in KILLS {
+    each(&KILLS, |kill| {
         let cluster = with_old(&folder);
         let build = killed(&cluster, &folder, kill, "--replace=delete");
         assert!(named(&cluster).len() <= 1, "{kill:?}");
@@ -121,7 +121,7 @@ fn a_killed_swap_is_finished_by_resume() {
             cluster.lead(&mut command);
             Ended::of(&command.args(FREE).output().unwrap())
         };
-        let ended = after_the_lease(resume, "counts as living until");
+        let ended = after_the_lease(&cluster, resume);
         assert_eq!(ended.code, Some(0), "{kill:?}:\n{}", ended.all());
         is_image(&cluster, NEW);
         assert_eq!(
@@ -131,18 +131,18 @@ fn a_killed_swap_is_finished_by_resume() {
         );
         let gc = cluster.run(&["gc"], &["--yes", "--volume-age", "0"]);
         gc.expect(0, &["nothing is left"]);
-    }
+    });
 }
 
 #[test]
 fn a_killed_swap_is_taken_back_or_ended_by_gc() {
     let folder = Folder::new();
-    for kill in KILLS {
+    each(&KILLS, |kill| {
         let cluster = with_old(&folder);
         let before = (config(&cluster, OLD), cluster.inventory());
         killed(&cluster, &folder, kill, "--replace=delete");
         let published = named(&cluster) == [NEW];
-        let listed = after_the_lease(|| cluster.run(&["gc"], &["--volume-age", "0"]), "alive");
+        let listed = after_the_lease(&cluster, || cluster.run(&["gc"], &["--volume-age", "0"]));
         listed.expect(0, &["dead"]);
         let ended = cluster.run(&["gc"], &["--yes", "--volume-age", "0"]);
         assert_eq!(ended.code, Some(0), "{kill:?}:\n{}", ended.all());
@@ -164,5 +164,5 @@ fn a_killed_swap_is_taken_back_or_ended_by_gc() {
         cluster
             .run(&["gc"], &["--yes", "--volume-age", "0"])
             .expect(0, &["nothing is left"]);
-    }
+    });
 }

@@ -1,12 +1,17 @@
 //! Kills a builder at a chosen moment, as a power cut would, and lets what it had asked for end.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pve_emulator::{Fault, FaultAction, FaultMatch, Gate};
 use serde_json::Value;
 
 use super::{Cluster, Ended, Folder, k3simage, signal, until};
+
+/// More than the lease of a second, whose end is cut to the second.
+const LEASE_AND_MORE: Duration = Duration::from_secs(5);
+const AT_A_TIME: usize = 4;
 
 /// When a builder is killed. The number is that of the calls of the same path that pass before.
 #[derive(Clone, Copy, Debug)]
@@ -95,13 +100,22 @@ fn wait_at_most(limit: Duration, until: impl Fn() -> bool) {
     }
 }
 
-/// Runs it again as long as the lease has not ended.
-pub(crate) fn after_the_lease(run: impl Fn() -> Ended, waits: &str) -> Ended {
-    let begun = Instant::now();
-    loop {
-        let ended = run();
-        if !ended.all().contains(waits) || begun.elapsed() > Duration::from_secs(60) {
-            return ended;
+/// Runs it when the lease has ended, which the server's clock says.
+pub(crate) fn after_the_lease(cluster: &Cluster, run: impl FnOnce() -> Ended) -> Ended {
+    cluster.emulator.advance_clock(LEASE_AND_MORE);
+    run()
+}
+
+/// Does the same with each case, some at a time: a builder waits more than it works.
+pub(crate) fn each<T: Copy + Sync>(cases: &[T], run: impl Fn(T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    run(*case);
+                }
+            });
         }
-    }
+    });
 }
