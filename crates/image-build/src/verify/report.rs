@@ -148,5 +148,7 @@ pub(super) fn check_writable(path: &Path) -> Result<(), Error> {
         path: path.to_owned(),
         source,
     };
-    whole_file::check(path).map_err(failed)
+    // A report's folder is not made, unlike a manifest's.
+    let folder = whole_file::folder_of(path).metadata();
+    folder.and_then(|_| whole_file::check(path)).map_err(failed)
 }
