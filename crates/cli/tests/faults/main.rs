@@ -25,7 +25,7 @@ use std::time::Instant;
 use common::Folder;
 use kind::{KINDS, Kind};
 use lane::{End, Lane};
-use trouble::{Case, Point, Stage, TROUBLES, Trouble};
+use trouble::{Case, Point, Stage, TROUBLES};
 
 /// How many of all runs, and how many random ones, `cargo test` does.
 const SHARE: usize = 40;
@@ -80,7 +80,7 @@ impl Scope {
             (Self::Share, Kind::Agent | Kind::Replace) => SHARE / 4,
         };
         if matches!(self, Self::Share) {
-            cases.retain(|case| !case.any(Trouble::is_slow));
+            cases.retain(|case| !case.is_slow());
         }
         let count = cases.len();
         let wanted = |index: &usize| limit >= count || index * limit / count != (index + 1) * limit / count;
@@ -239,7 +239,7 @@ fn whatever_breaks_a_build_ends_well() {
         cases.extend(ONCE_WRONG.map(|case| case.parse::<Case>().unwrap()));
     }
     // What only waits goes first, beside what works.
-    cases.sort_by_key(|case| (!case.any(Trouble::is_slow), case.kind));
+    cases.sort_by_key(|case| (!case.is_slow(), case.kind));
     let mut report = run_all(&folder, &cases, false);
     let points: BTreeSet<String> = cases
         .iter()
@@ -259,7 +259,7 @@ fn whatever_breaks_a_build_ends_well() {
         table(&report.runs)
     );
     for all in &mut singles {
-        all.retain(|case| !case.any(Trouble::is_slow));
+        all.retain(|case| !case.is_slow());
     }
     singles.retain(|all| all[0].kind != Kind::Ticket);
 

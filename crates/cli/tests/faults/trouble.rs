@@ -256,11 +256,6 @@ impl Trouble {
         matches!(self, Self::OldVanishes | Self::OldLocked)
     }
 
-    /// Whether limits have to pass until it ends.
-    pub(crate) fn is_slow(self) -> bool {
-        self == Self::TaskHangs
-    }
-
     /// What the emulator does at a call; with a gate, what the test does there itself.
     pub(crate) fn action(self) -> (FaultAction, Option<Gate>) {
         let gate = Gate::default();
@@ -359,6 +354,13 @@ impl Case {
 
     pub(crate) fn any(&self, holds: impl Fn(Trouble) -> bool) -> bool {
         self.troubles.iter().any(|(_, trouble)| holds(*trouble))
+    }
+
+    /// Whether limits have to pass until it ends. A build by the agent waits two minutes for one that is silent.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.any(|trouble| {
+            trouble == Trouble::TaskHangs || (trouble == Trouble::AgentSilent && self.kind == Kind::Agent)
+        })
     }
 
     /// The faults at calls, for the emulator, with the gates at which the test acts.
