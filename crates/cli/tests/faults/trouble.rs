@@ -310,6 +310,8 @@ impl Trouble {
                 "lost",
                 "got timeout",
                 "agent is not running",
+                // PVE's word for an agent that breaks off (FACTS 48).
+                "Broken pipe",
             ],
             Self::AgentSilent => &["agent"],
             Self::SshCut => &["connection", "ssh", "lost"],
