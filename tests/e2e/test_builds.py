@@ -61,7 +61,6 @@ def test_nothing_else_is_left(way: str, outcome: Outcome) -> None:
     volumes = {f"base-{vmid}-disk-{number}" for number in range(disks)} | {f"vm-{vmid}-cloudinit"}
     assert outcome.files == {
         f"storage/pve/local/template/iso/{ISO}",
-        "run/ssh-port",
         *(f"storage/pve/local-lvm/images/{volume}" for volume in volumes),
     }
     assert outcome.processes == []
