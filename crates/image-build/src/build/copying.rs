@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Resource};
 use super::pace::Pace;
-use super::vm::{LOCK_LIMIT, may_pass};
+use super::vm::{LOCK_LIMIT, is_lost_answer, may_pass};
 use crate::Error;
 use crate::replace::{At, FullCopy, Remains, config, copy_name};
 
@@ -80,13 +80,7 @@ impl Context {
                     pace.pause(&error.to_string()).await?;
                 }
                 // The answer was lost, not the request: what is there now tells what became of it.
-                Err(error)
-                    if error.was_sent()
-                        && matches!(
-                            error.kind(),
-                            ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
-                        ) =>
-                {
+                Err(error) if is_lost_answer(&error) => {
                     return match At::look(&self.client, to.vmid, &self.build_id, &cancel).await? {
                         At::Copy(_) => {
                             let lost = format!("{attempt}: the answer was lost ({error}), but the vm is there");

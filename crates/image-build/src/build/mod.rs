@@ -37,4 +37,4 @@ pub(crate) use reservation::Reservation;
 pub(crate) use runner::{Control, OnFailure, Runs, run as run_steps};
 pub(crate) use step::Step;
 pub(crate) use steps::{RETIRE, is_complete, needs_medium};
-pub(crate) use vm::{TASK_LIMIT, ask, destroy, destroy_volume, is_base_in_use, may_pass};
+pub(crate) use vm::{TASK_LIMIT, ask, destroy, destroy_volume, is_base_in_use, is_lost_answer, may_pass};

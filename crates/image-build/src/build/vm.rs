@@ -36,6 +36,15 @@ pub(crate) fn may_pass(error: &proxmox_client::Error) -> bool {
         )
 }
 
+/// Whether the answer was lost and not the request: what is there now tells what became of it.
+pub(crate) fn is_lost_answer(error: &proxmox_client::Error) -> bool {
+    error.was_sent()
+        && matches!(
+            error.kind(),
+            ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
+        )
+}
+
 /// Whether PVE kept a template because of its linked clones, which waiting does not change.
 pub(crate) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
     match error {
@@ -154,13 +163,7 @@ impl Context {
             let upid = match vm.start().await {
                 Ok(upid) => upid,
                 // The answer was lost, not the request: the VM tells what became of it, and is not started twice.
-                Err(error)
-                    if error.was_sent()
-                        && matches!(
-                            error.kind(),
-                            ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
-                        ) =>
-                {
+                Err(error) if is_lost_answer(&error) => {
                     self.runs_soon(&attempt, error).await?;
                     return self.hear_guest();
                 }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::Seen;
 use crate::Error;
-use crate::build::{Emitter, OpenTask, Pace, TASK_LIMIT, destroy, let_go, may_pass};
+use crate::build::{Emitter, OpenTask, Pace, TASK_LIMIT, destroy, is_lost_answer, let_go, may_pass};
 use crate::communicator::SshCommunicator;
 use crate::journal::{self, Heartbeat, Inputs, Journal, Keeper, lease_until};
 
@@ -183,13 +183,7 @@ impl Machine {
             // PVE looks whether the id is free before it begins the task (FACTS 30): nothing of ours is there.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Cloned::Taken),
             // The answer was lost, not the request: what is there now tells what became of it.
-            Err(error)
-                if error.was_sent()
-                    && matches!(
-                        error.kind(),
-                        ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
-                    ) =>
-            {
+            Err(error) if is_lost_answer(&error) => {
                 if !self.is_ours(limit).await? {
                     return Err(Error::api(attempt)(error));
                 }

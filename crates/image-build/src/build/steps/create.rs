@@ -8,6 +8,7 @@ use crate::build::context::{Context, Resource};
 use crate::build::description;
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
+use crate::build::vm::is_lost_answer;
 use crate::journal::{self, Journal, Keeper};
 use crate::spec::{Bios, Disk, Nic};
 
@@ -59,13 +60,7 @@ impl Step<Context> for Create {
                     continue;
                 }
                 // The answer was lost, not the request: what is there now tells what became of it.
-                Err(error)
-                    if error.was_sent()
-                        && matches!(
-                            error.kind(),
-                            ErrorKind::Transport | ErrorKind::Timeout | ErrorKind::Proxy
-                        ) =>
-                {
+                Err(error) if is_lost_answer(&error) => {
                     if !context.is_ours().await? {
                         return Err(Error::api(attempt)(error));
                     }
