@@ -147,7 +147,7 @@ strangers: ## Programs that others wrote drive the emulator: proxmoxer, Ansible,
 	$(IN_VENV) pytest -q tests/strangers
 
 .PHONY: faults
-faults: ## Every fault at every call of a build, then 1,000 random runs (CASE='...' is one alone, CASE=random are those alone, CASE=ssh, ticket, agent, replace all of a kind; SEED=... repeats them)
+faults: ## Every fault at every call of a build, then 1,000 random runs (CASE='...' is one alone, CASE=random are those alone, CASE=ssh, ticket, agent, replace, exchange all of a kind; SEED=... repeats them)
 	@K3SIMAGE_FAULTS="$${CASE:-all}" $${SEED:+env K3SIMAGE_FAULTS_SEED="$$SEED"} \
 	    $(CARGO) test --quiet --package k3simage-cli --test faults -- --nocapture whatever_breaks
 

@@ -5,170 +5,46 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::{Lab, finished, story};
+use common::old::{
+    Config, NAME, NEW, OLD, Run, builder, clone, config, done, has, is_image, named, of, replace, replace_around,
+    replace_until, same, vm, with_old,
+};
+use common::{Lab, finished};
 use image_build::plan::{Level, plan_replacing};
-use image_build::spec::{ImageSpecBuilder, OnError};
-use image_build::{Artifact, Error, Event, EventKind, ImageSpec, OldTemplate, PlanReport, Replace};
-use proxmox_client::{CloneVm, CreateVm, Method, NodeName, Qemu, Upid, VmConfigUpdate, Wait};
-use pve_emulator::engine::simulated::SimulatedOptions;
-use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, Gate, StorageSpec, TaskFault};
+use image_build::spec::OnError;
+use image_build::{Artifact, Error, EventKind, OldTemplate, PlanReport, Replace};
+use proxmox_client::{CloneVm, CreateVm, Method, VmConfigUpdate};
+use pve_emulator::{Fault, FaultAction, FaultMatch, StorageSpec, TaskFault};
 use tokio_util::sync::CancellationToken;
 
-const NAME: &str = "alma9-k3-node-amd64-v1.29.0-v1";
-/// The old template, and the VM that the next build makes beside it.
-const OLD: u32 = 100;
-const NEW: u32 = 101;
 /// Where an old one that is kept goes.
 const MOVED: u32 = 102;
-
-type Config = BTreeMap<String, String>;
-
-async fn of(storage: StorageSpec) -> Lab {
-    let storages = vec![storage.content(["iso", "images"])];
-    Lab::of(Emulator::builder().storages(storages), SimulatedOptions::default()).await
-}
-
-/// A cluster whose disks are files, so that linked clones show, with one template on it.
-async fn with_old() -> Lab {
-    let lab = of(StorageSpec::dir("local", "/var/lib/vz")).await;
-    let (ended, seen) = lab.build(spec(&lab)).await;
-    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
-    assert_eq!(artifact.vmid, OLD);
-    lab
-}
-
-fn builder(lab: &Lab) -> ImageSpecBuilder {
-    lab.open_spec().name(NAME).storage("local").vmid(OLD)
-}
-
-fn spec(lab: &Lab) -> ImageSpec {
-    builder(lab).build().unwrap()
-}
 
 /// The swap alone: what a verification finds is of no interest here.
 fn quick(old: OldTemplate) -> Replace {
     Replace::new(old).verify(false)
 }
 
-struct Run {
-    ended: Result<Artifact, Error>,
-    seen: Vec<Event>,
-}
-
-impl Run {
-    #[track_caller]
-    fn artifact(&self) -> &Artifact {
-        let ended = self.ended.as_ref();
-        ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&self.seen)))
-    }
-
-    #[track_caller]
-    fn error(&self) -> &Error {
-        self.ended
-            .as_ref()
-            .err()
-            .unwrap_or_else(|| panic!("it ended well\n{}", story(&self.seen)))
-    }
-
-    fn warnings(&self) -> String {
-        let texts = self.seen.iter().filter_map(|event| match &event.kind {
-            EventKind::Warning { message, .. } => Some(message.as_str()),
-            _ => None,
-        });
-        texts.collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// Builds in place of the old one, cancelled as soon as `when` says so of an event.
-async fn run_until(lab: &Lab, spec: ImageSpec, how: Replace, when: impl Fn(&EventKind) -> bool) -> Run {
-    let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let cancel = CancellationToken::new();
-    let build = image_build::build(&lab.client, spec)
-        .events(to)
-        .cancel(cancel.clone())
-        .replace(how);
-    let running = tokio::spawn(async move { build.await });
-    let mut seen = Vec::new();
-    while let Some(event) = events.recv().await {
-        if when(&event.kind) {
-            cancel.cancel();
-        }
-        seen.push(event);
-    }
-    Run {
-        ended: running.await.unwrap(),
-        seen,
-    }
-}
-
 async fn run(lab: &Lab, old: OldTemplate) -> Run {
-    run_until(lab, spec(lab), quick(old), |_| false).await
+    replace(lab, same(lab), quick(old)).await
 }
 
-/// Lets the build run until a call is held, does something, and lets it go on.
+/// The swap, held at the next call of a kind.
 async fn run_around(lab: &Lab, old: OldTemplate, method: &str, path: &str, between: impl AsyncFnOnce()) -> Run {
-    let gate = Gate::default();
-    lab.pve.fail_next(method, path, FaultAction::Hold(gate.clone()));
-    let running = run(lab, old);
-    let between = async {
-        gate.reached().await;
-        between().await;
-        gate.open();
-    };
-    tokio::join!(running, between).0
-}
-
-fn vm(lab: &Lab, vmid: u32) -> Qemu {
-    lab.client
-        .node(&NodeName::new("pve").unwrap())
-        .qemu(vmid.try_into().unwrap())
-}
-
-async fn done(lab: &Lab, upid: Upid) {
-    let _ = lab
-        .client
-        .wait_task(&upid, Wait::at_most(Duration::from_secs(60)))
-        .await
-        .unwrap();
+    replace_around(lab, (same(lab), quick(old)), (method, path), between).await
 }
 
 async fn linked_clone(lab: &Lab, of: u32, to: u32) {
-    let how = CloneVm::new(to.try_into().unwrap()).name("mine").full(false);
-    done(lab, vm(lab, of).clone_to(&how).await.unwrap()).await;
+    clone(lab, of, to, false).await;
 }
 
-fn config(lab: &Lab, vmid: u32) -> Config {
-    lab.pve
-        .vm_config(vmid)
-        .unwrap_or_else(|| panic!("vm {vmid} is not there: {:?}", lab.pve.vmids()))
-}
-
-fn named(lab: &Lab, name: &str) -> Vec<u32> {
-    let has = |vmid: &u32| {
-        lab.pve
-            .vm_config(*vmid)
-            .is_some_and(|config| config.get("name").is_some_and(|n| n == name))
-    };
-    lab.pve.vmids().into_iter().filter(has).collect()
-}
-
-/// A finished image and nothing of its build, and the only one of the name.
+/// A finished image, and the only one of the name.
 #[track_caller]
-fn is_image(lab: &Lab, vmid: u32) -> Config {
+fn is_the_image(lab: &Lab, vmid: u32) -> Config {
     assert_eq!(named(lab, NAME), [vmid]);
-    let config = config(lab, vmid);
-    assert_eq!(config["template"], "1");
-    assert_eq!(config["tags"], "k3simage;v1.29.0+k3s1");
-    assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
-    assert!(config["description"].contains(&format!("**{NAME}**")), "{config:?}");
-    assert!(
-        config["scsi0"].contains(&format!("{vmid}/base-{vmid}-disk")),
-        "{config:?}"
-    );
-    config
+    is_image(lab, vmid)
 }
 
 /// An image that is complete at the number that it was built at, while its build has not ended.
@@ -193,13 +69,6 @@ fn is_retired(lab: &Lab, vmid: u32, build: &str) {
     );
 }
 
-#[track_caller]
-fn has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in: {text}");
-    }
-}
-
 /// The id of the build whose mark a template bears.
 fn build_of(lab: &Lab, vmid: u32) -> String {
     let tags = config(lab, vmid)["tags"].clone();
@@ -208,7 +77,7 @@ fn build_of(lab: &Lab, vmid: u32) -> String {
 }
 
 async fn resume(lab: &Lab, build: &str) -> Artifact {
-    let resumed = image_build::resume(&lab.client, spec(lab), build).await;
+    let resumed = image_build::resume(&lab.client, same(lab), build).await;
     resumed.unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
@@ -238,7 +107,7 @@ fn task_fails(kind: &str, id: u32, why: &str) -> Fault {
 async fn the_new_one_gets_the_vmid_and_the_old_one_another() {
     let lab = with_old().await;
     let before = config(&lab, OLD);
-    let report = plan_replacing(&lab.client, &spec(&lab), &OldTemplate::Retire.into())
+    let report = plan_replacing(&lab.client, &same(&lab), &OldTemplate::Retire.into())
         .await
         .unwrap();
     assert!(report.is_ok(), "{report:?}");
@@ -248,7 +117,7 @@ async fn the_new_one_gets_the_vmid_and_the_old_one_another() {
         &["gets vmid 100 at the end, and the old one another", "two full copies, "],
     );
 
-    let run = run_until(&lab, spec(&lab), OldTemplate::Retire.into(), |_| false).await;
+    let run = replace(&lab, same(&lab), OldTemplate::Retire).await;
     let artifact = run.artifact();
     let steps = finished(&run.seen);
     assert_eq!(
@@ -259,7 +128,7 @@ async fn the_new_one_gets_the_vmid_and_the_old_one_another() {
     let told = artifact.replaced.clone().unwrap();
     let retired = format!("{NAME}-retired-{}", artifact.build_id);
     assert_eq!((told.vmid, told.kept_as), (MOVED, Some(retired.clone())));
-    let new = is_image(&lab, OLD);
+    let new = is_the_image(&lab, OLD);
     is_retired(&lab, MOVED, &artifact.build_id);
     assert_eq!(lab.pve.vmids(), [OLD, MOVED]);
     assert!(
@@ -280,16 +149,16 @@ async fn the_new_one_gets_the_vmid_and_the_old_one_another() {
     assert_ne!(new["description"], before["description"]);
 
     // And once more, with the retired one in the way of nothing.
-    let next = run_until(&lab, spec(&lab), quick(OldTemplate::Delete), |_| false).await;
+    let next = replace(&lab, same(&lab), quick(OldTemplate::Delete)).await;
     assert_eq!(next.artifact().vmid, OLD);
-    is_image(&lab, OLD);
+    is_the_image(&lab, OLD);
     assert_eq!(lab.pve.vmids(), [OLD, MOVED]);
 }
 
 #[tokio::test]
 async fn an_old_one_that_is_deleted_leaves_its_vmid() {
     let lab = with_old().await;
-    let report = plan_replacing(&lab.client, &spec(&lab), &OldTemplate::Delete.into())
+    let report = plan_replacing(&lab.client, &same(&lab), &OldTemplate::Delete.into())
         .await
         .unwrap();
     has(&report.summary(), &["gets vmid 100 at the end (one full copy, "]);
@@ -301,7 +170,7 @@ async fn an_old_one_that_is_deleted_leaves_its_vmid() {
     );
     let told = run.artifact().replaced.clone().unwrap();
     assert_eq!((run.artifact().vmid, told.vmid, told.kept_as), (OLD, OLD, None));
-    is_image(&lab, OLD);
+    is_the_image(&lab, OLD);
     assert_eq!(lab.pve.vmids(), [OLD]);
     // Jobs that name the number go on to mean the image, so nothing was purged of it.
     let get = async |path: String| lab.client.request(Method::GET, &path, &[]).await.unwrap().to_string();
@@ -323,7 +192,7 @@ async fn on_thin_storage_it_is_the_same() {
     let lab = Lab::start().await;
     let spec = || lab.open_spec().name(NAME).vmid(OLD).build().unwrap();
     lab.build(spec()).await.0.unwrap();
-    let run = run_until(&lab, spec(), quick(OldTemplate::Retire), |_| false).await;
+    let run = replace(&lab, spec(), quick(OldTemplate::Retire)).await;
     assert_eq!(run.artifact().vmid, OLD);
     assert_eq!((named(&lab, NAME), lab.pve.vmids()), (vec![OLD], vec![OLD, MOVED]));
     assert!(config(&lab, OLD)["scsi0"].starts_with("local-lvm:base-100-disk-0,"));
@@ -333,7 +202,7 @@ async fn on_thin_storage_it_is_the_same() {
 async fn a_vmid_that_nobody_has_is_taken_as_ever() {
     let lab = with_old().await;
     let spec = builder(&lab).vmid(9000).build().unwrap();
-    let run = run_until(&lab, spec, quick(OldTemplate::Retire), |_| false).await;
+    let run = replace(&lab, spec, quick(OldTemplate::Retire)).await;
     assert_eq!(run.artifact().vmid, 9000);
     is_retired(&lab, OLD, &run.artifact().build_id);
     assert_eq!((named(&lab, NAME), lab.pve.vmids()), (vec![9000], vec![OLD, 9000]));
@@ -343,9 +212,9 @@ async fn a_vmid_that_nobody_has_is_taken_as_ever() {
 async fn too_little_room_for_the_copies_is_told_before() {
     let gib = |size: u64| size << 30;
     let lab = of(StorageSpec::dir("local", "/var/lib/vz").total_bytes(gib(50))).await;
-    lab.build(spec(&lab)).await.0.unwrap();
+    lab.build(same(&lab)).await.0.unwrap();
     let warnings = async |how: OldTemplate| {
-        let report: PlanReport = plan_replacing(&lab.client, &spec(&lab), &how.into()).await.unwrap();
+        let report: PlanReport = plan_replacing(&lab.client, &same(&lab), &how.into()).await.unwrap();
         assert!(report.is_ok(), "{report:?}");
         report.at(Level::Warning).map(ToString::to_string).collect::<Vec<_>>()
     };
@@ -411,7 +280,7 @@ async fn a_copy_that_fails_leaves_the_image_where_it_was_built() {
         let artifact = resume(&lab, &build).await;
         let told = artifact.replaced.unwrap();
         assert_eq!((artifact.vmid, told.vmid), (OLD, MOVED), "{what}");
-        is_image(&lab, OLD);
+        is_the_image(&lab, OLD);
         is_retired(&lab, MOVED, &build);
         assert_eq!(lab.pve.vmids(), [OLD, MOVED], "{what}");
     }
@@ -438,7 +307,7 @@ async fn a_name_that_cannot_be_handed_over_is_given_back() {
     assert_eq!(lab.pve.vmids(), [NEW, MOVED]);
     let removed = gc(&lab).await;
     assert_eq!(removed.len(), 1, "{removed:?}");
-    is_image(&lab, NEW);
+    is_the_image(&lab, NEW);
     is_retired(&lab, MOVED, &build);
 }
 
@@ -451,11 +320,11 @@ async fn a_first_template_that_cannot_be_deleted_is_told_and_collected() {
         &run.error().chain(),
         &["is complete as template 100, but template 101, which it was built as, is still there"],
     );
-    is_image(&lab, OLD);
+    is_the_image(&lab, OLD);
     assert_eq!(lab.pve.vmids(), [OLD, NEW]);
     let removed = gc(&lab).await.join(", ");
     has(&removed, &["template 101 on pve"]);
-    is_image(&lab, OLD);
+    is_the_image(&lab, OLD);
     assert_eq!(lab.pve.vmids(), [OLD]);
 }
 
@@ -473,7 +342,7 @@ async fn linked_clones_that_appear_keep_the_old_one_and_its_vmid() {
         assert_eq!(artifact.vmid, NEW, "{path}");
         let told = artifact.replaced.clone().unwrap();
         assert_eq!(told.vmid, OLD);
-        is_image(&lab, NEW);
+        is_the_image(&lab, NEW);
         is_retired(&lab, OLD, &artifact.build_id);
         assert_eq!(config(&lab, OLD)["name"], told.kept_as.unwrap());
         assert_eq!(lab.pve.vmids(), [OLD, NEW, 500], "{path}");
@@ -499,7 +368,7 @@ async fn linked_clones_of_the_new_one_keep_what_it_was_built_as() {
     let clone = async || linked_clone(&lab, NEW, 500).await;
     let run = run_around(&lab, OldTemplate::Retire, "POST", "/nodes/pve/qemu/102/template", clone).await;
     assert_eq!(run.artifact().vmid, OLD);
-    is_image(&lab, OLD);
+    is_the_image(&lab, OLD);
     is_retired(&lab, MOVED, &run.artifact().build_id);
     let kept = config(&lab, NEW);
     assert_eq!(kept["name"], format!("{NAME}-moved-{}", run.artifact().build_id));
@@ -545,7 +414,7 @@ async fn a_vmid_that_somebody_takes_is_tried_elsewhere_or_named() {
     )
     .await;
     assert_eq!(run.artifact().vmid, NEW);
-    is_image(&lab, NEW);
+    is_the_image(&lab, NEW);
     is_retired(&lab, MOVED, &run.artifact().build_id);
     has(&run.warnings(), &["keeps vmid 101", "vmid 100 is taken"]);
     assert_eq!(config(&lab, OLD)["name"], "quick");
@@ -588,7 +457,7 @@ async fn an_old_one_that_somebody_changed_or_deleted_is_left_to_them() {
     .await;
     // The copy was nearly made, and is all that there is.
     assert_eq!(run.artifact().vmid, OLD);
-    is_image(&lab, OLD);
+    is_the_image(&lab, OLD);
     is_retired(&lab, MOVED, &run.artifact().build_id);
 }
 
@@ -597,7 +466,7 @@ async fn cancel_ends_a_copy_and_nothing_that_takes_seconds() {
     for step in ["publish", "move_old", "renumber"] {
         let lab = with_old().await;
         let at = |kind: &EventKind| matches!(kind, EventKind::StepStarted { step: begun } if begun == step);
-        let run = run_until(&lab, spec(&lab), quick(OldTemplate::Retire), at).await;
+        let run = replace_until(&lab, same(&lab), quick(OldTemplate::Retire), at).await;
         match &run.ended {
             // A cancel before the call that publishes takes all back.
             Err(error) if error.step() == Some("publish") => {
@@ -612,13 +481,13 @@ async fn cancel_ends_a_copy_and_nothing_that_takes_seconds() {
                 is_retired(&lab, old, &build);
                 assert_eq!(lab.pve.vmids().len(), 2, "{step}: {:?}", lab.pve.vmids());
                 assert_eq!(resume(&lab, &build).await.vmid, OLD);
-                is_image(&lab, OLD);
+                is_the_image(&lab, OLD);
                 is_retired(&lab, MOVED, &build);
                 assert_eq!(lab.pve.vmids(), [OLD, MOVED], "{step}");
             }
             // It came when there were but calls of seconds left.
             Ok(_) => {
-                is_image(&lab, OLD);
+                is_the_image(&lab, OLD);
                 assert_eq!(lab.pve.vmids(), [OLD, MOVED], "{step}");
             }
         }
@@ -636,7 +505,7 @@ async fn cancel_ends_a_copy_and_nothing_that_takes_seconds() {
         });
         let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
         let cancel = CancellationToken::new();
-        let build = image_build::build(&lab.client, spec(&lab))
+        let build = image_build::build(&lab.client, same(&lab))
             .events(to)
             .cancel(cancel.clone())
             .replace(quick(OldTemplate::Retire));
@@ -674,7 +543,7 @@ async fn lost_answers_do_not_break_the_exchange() {
         lab.pve.fail_next(method, path, FaultAction::LoseAnswer);
         let run = run(&lab, OldTemplate::Retire).await;
         assert_eq!(run.artifact().vmid, OLD, "{method} {path}");
-        is_image(&lab, OLD);
+        is_the_image(&lab, OLD);
         is_retired(&lab, MOVED, &run.artifact().build_id);
         assert_eq!(lab.pve.vmids(), [OLD, MOVED], "{method} {path}");
     }
@@ -684,13 +553,13 @@ async fn lost_answers_do_not_break_the_exchange() {
 async fn a_kept_build_is_collected_without_its_image() {
     let lab = with_old().await;
     lab.pve.fault(task_fails("qmclone", NEW, "no"));
-    let keeping = builder(&lab).on_error(OnError::Keep).build().unwrap();
-    let run = run_until(&lab, keeping, quick(OldTemplate::Retire), |_| false).await;
+    let keeping = builder(&lab).vmid(OLD).on_error(OnError::Keep).build().unwrap();
+    let run = replace(&lab, keeping, quick(OldTemplate::Retire)).await;
     assert_eq!(run.error().step(), Some("renumber"));
     let build = build_of(&lab, NEW);
     let removed = gc(&lab).await;
     assert_eq!(removed, ["the build's mark on template 101 on pve, which is complete"]);
-    is_image(&lab, NEW);
+    is_the_image(&lab, NEW);
     is_retired(&lab, MOVED, &build);
     assert_eq!(lab.pve.vmids(), [NEW, MOVED]);
 }
@@ -723,6 +592,6 @@ async fn what_a_dead_builder_had_half_made_is_told_from_what_people_made() {
         ]
     );
     gc(&lab).await;
-    is_image(&lab, NEW);
+    is_the_image(&lab, NEW);
     assert_eq!(lab.pve.vmids(), [NEW, MOVED, 600]);
 }

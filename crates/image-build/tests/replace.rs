@@ -5,132 +5,27 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
 
+use common::old::{
+    NAME, NEW, OLD, Run, builder, clone, done, has, is_image, named, next, replace, replace_around, replace_until,
+    same, vm, with_old,
+};
 use common::{Lab, finished, story};
 use image_build::plan::{Level, plan_replacing};
-use image_build::spec::{ImageSpecBuilder, OnError, ShellSpec};
-use image_build::{Artifact, Error, Event, EventKind, ImageSpec, OldTemplate, Replace};
-use proxmox_client::{CloneVm, CreateVm, NodeName, Qemu, VmConfigUpdate, Wait};
-use pve_emulator::engine::simulated::SimulatedOptions;
-use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, Gate, StorageSpec, TaskFault};
-use tokio_util::sync::CancellationToken;
+use image_build::spec::{OnError, ShellSpec};
+use image_build::{Error, EventKind, ImageSpec, OldTemplate, Replace};
+use proxmox_client::{CreateVm, DeleteVm, VmConfigUpdate};
+use pve_emulator::{Fault, FaultAction, FaultMatch, Gate, TaskFault};
 
-const NAME: &str = "alma9-k3-node-amd64-v1.29.0-v1";
 const SEAL: &str = include_str!("../../../scripts/seal.sh");
-/// The old template, and the VM that the next build makes.
-const OLD: u32 = 100;
-const NEW: u32 = 101;
 
-type Config = BTreeMap<String, String>;
-
-/// A cluster whose disks are files, so that linked clones show, with one template on it.
-async fn with_old() -> Lab {
-    let storages = vec![StorageSpec::dir("local", "/var/lib/vz").content(["iso", "images"])];
-    let lab = Lab::of(Emulator::builder().storages(storages), SimulatedOptions::default()).await;
-    let (ended, seen) = lab.build(spec(&lab)).await;
-    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
-    assert_eq!(artifact.vmid, OLD);
-    lab
-}
-
-fn builder(lab: &Lab) -> ImageSpecBuilder {
-    lab.open_spec().name(NAME).storage("local")
-}
-
-fn spec(lab: &Lab) -> ImageSpec {
-    builder(lab).build().unwrap()
-}
-
-/// One that is to have the old one's vmid.
-fn same(lab: &Lab) -> ImageSpec {
-    builder(lab).vmid(OLD).build().unwrap()
-}
-
-/// Builds in place of the old one, cancelled as soon as `when` says so of an event.
-async fn replace_until(
-    lab: &Lab,
-    spec: ImageSpec,
-    how: impl Into<Replace>,
-    when: impl Fn(&EventKind) -> bool,
-) -> (Result<Artifact, Error>, Vec<Event>) {
-    let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
-    let cancel = CancellationToken::new();
-    let build = image_build::build(&lab.client, spec)
-        .events(to)
-        .cancel(cancel.clone())
-        .replace(how);
-    let running = tokio::spawn(async move { build.await });
-    let mut seen = Vec::new();
-    while let Some(event) = events.recv().await {
-        if when(&event.kind) {
-            cancel.cancel();
-        }
-        seen.push(event);
-    }
-    (running.await.unwrap(), seen)
-}
-
-async fn replace(lab: &Lab, spec: ImageSpec, how: impl Into<Replace>) -> (Result<Artifact, Error>, Vec<Event>) {
-    replace_until(lab, spec, how, |_| false).await
-}
-
-async fn replaced(lab: &Lab, how: impl Into<Replace>) -> (Artifact, Vec<Event>) {
-    let (ended, seen) = replace(lab, spec(lab), how).await;
-    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
-    (artifact, seen)
-}
-
-fn warnings(seen: &[Event]) -> Vec<String> {
-    let mut told = Vec::new();
-    for event in seen {
-        if let EventKind::Warning { message, .. } = &event.kind {
-            told.push(message.clone());
-        }
-    }
-    told
-}
-
-fn vm(lab: &Lab, vmid: u32) -> Qemu {
-    let node = NodeName::new("pve").unwrap();
-    lab.client.node(&node).qemu(vmid.try_into().unwrap())
-}
-
-async fn clone(lab: &Lab, of: u32, to: u32, full: bool) {
-    let how = CloneVm::new(to.try_into().unwrap()).name("mine").full(full);
-    let upid = vm(lab, of).clone_to(&how).await.unwrap();
-    let _ = lab
-        .client
-        .wait_task(&upid, Wait::at_most(std::time::Duration::from_secs(60)))
-        .await
-        .unwrap();
+async fn replaced(lab: &Lab, how: impl Into<Replace>) -> Run {
+    replace(lab, next(lab), how).await
 }
 
 async fn set(lab: &Lab, vmid: u32, update: &VmConfigUpdate) {
     vm(lab, vmid).update_config(update).await.unwrap();
-}
-
-/// The guests that bear the image's name.
-fn named(lab: &Lab) -> Vec<u32> {
-    let has = |vmid: &u32| {
-        lab.pve
-            .vm_config(*vmid)
-            .is_some_and(|config| config.get("name").is_some_and(|name| name == NAME))
-    };
-    lab.pve.vmids().into_iter().filter(has).collect()
-}
-
-/// A finished image and nothing of its build.
-#[track_caller]
-fn is_image(lab: &Lab, vmid: u32) -> Config {
-    let config = lab.pve.vm_config(vmid).expect("the template");
-    assert_eq!(config["template"], "1");
-    assert_eq!(config["name"], NAME);
-    assert_eq!(config["tags"], "k3simage;v1.29.0+k3s1");
-    assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
-    assert!(config["description"].contains(&format!("**{NAME}**")), "{config:?}");
-    config
 }
 
 #[tokio::test]
@@ -138,15 +33,15 @@ async fn the_old_one_is_kept_under_another_name_and_untouched_until_then() {
     let lab = with_old().await;
     let before = lab.pve.vm_config(OLD).unwrap();
     let first_request = lab.pve.requests().len();
-    let report = plan_replacing(&lab.client, &spec(&lab), &OldTemplate::Retire.into())
+    let report = plan_replacing(&lab.client, &next(&lab), &OldTemplate::Retire.into())
         .await
         .unwrap();
     assert!(report.is_ok(), "{report:?}");
     assert_eq!((report.replaces, report.vmid), (Some(OLD), Some(NEW)));
     assert!(report.summary().contains("template 100"), "{}", report.summary());
 
-    let (artifact, seen) = replaced(&lab, OldTemplate::Retire).await;
-    let steps = finished(&seen);
+    let run = replaced(&lab, OldTemplate::Retire).await;
+    let (artifact, steps) = (run.artifact(), finished(&run.seen));
     assert_eq!(steps[steps.len() - 4..], ["template", "verify", "retire", "publish"]);
     assert_eq!((artifact.vmid, artifact.name.as_str()), (NEW, NAME));
     let retired = format!("{NAME}-retired-{}", artifact.build_id);
@@ -187,23 +82,24 @@ async fn the_old_one_is_kept_under_another_name_and_untouched_until_then() {
     );
 
     // The retired one is not in the way of the next.
-    let (next, _) = replaced(&lab, OldTemplate::Retire).await;
-    assert_eq!(next.replaced.unwrap().vmid, NEW);
-    assert_eq!(named(&lab), [next.vmid]);
+    let run = replaced(&lab, OldTemplate::Retire).await;
+    let after = run.artifact();
+    assert_eq!(after.replaced.as_ref().unwrap().vmid, NEW);
+    assert_eq!(named(&lab, NAME), [after.vmid]);
 }
 
 #[tokio::test]
 async fn the_old_one_is_deleted_when_that_is_asked() {
     let lab = with_old().await;
-    let (artifact, seen) = replaced(&lab, OldTemplate::Delete).await;
-    let steps = finished(&seen);
+    let run = replaced(&lab, OldTemplate::Delete).await;
+    let (artifact, steps) = (run.artifact(), finished(&run.seen));
     assert_eq!(steps[steps.len() - 4..], ["verify", "retire", "publish", "delete_old"]);
     let told = artifact.replaced.as_ref().unwrap();
     assert_eq!((told.vmid, told.kept_as.as_deref()), (OLD, None));
     is_image(&lab, NEW);
     assert_eq!(lab.pve.vmids(), [NEW]);
     assert!(lab.pve.volids("pve").iter().all(|volume| !volume.contains("100")));
-    let manifest = serde_json::to_value(&artifact).unwrap();
+    let manifest = serde_json::to_value(artifact).unwrap();
     assert_eq!(manifest["replaced"]["vmid"], OLD);
 }
 
@@ -215,8 +111,8 @@ async fn where_there_is_none_it_is_an_ordinary_build() {
         .await
         .unwrap();
     assert!(report.summary().contains("an ordinary build"), "{}", report.summary());
-    let (ended, seen) = replace(&lab, spec(), OldTemplate::Delete).await;
-    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
+    let run = replace(&lab, spec(), OldTemplate::Delete).await;
+    let artifact = run.artifact();
     assert_eq!(artifact.replaced, None);
     is_image(&lab, artifact.vmid);
 }
@@ -226,8 +122,8 @@ async fn refused(lab: &Lab, spec: ImageSpec, how: Replace) -> String {
     let before = (lab.inventory(), lab.pve.vm_config(OLD));
     let report = plan_replacing(&lab.client, &spec, &how).await.unwrap();
     let found: Vec<String> = report.at(Level::Error).map(ToString::to_string).collect();
-    let (ended, seen) = replace(lab, spec, how).await;
-    let error = ended.err().unwrap_or_else(|| panic!("it built\n{}", story(&seen)));
+    let run = replace(lab, spec, how).await;
+    let error = run.error();
     assert_eq!(error.step(), Some("preflight"), "{}", error.chain());
     for finding in &found {
         assert!(error.chain().contains(finding), "{finding} is not in {}", error.chain());
@@ -237,13 +133,6 @@ async fn refused(lab: &Lab, spec: ImageSpec, how: Replace) -> String {
     found[0].clone()
 }
 
-#[track_caller]
-fn has(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in: {text}");
-    }
-}
-
 #[tokio::test]
 async fn what_must_not_be_replaced_is_refused_by_name() {
     let lab = with_old().await;
@@ -251,13 +140,13 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
     let delete = || Replace::new(OldTemplate::Delete);
 
     // Without being asked nothing is replaced; the refusal says how to ask.
-    let (ended, _) = lab.build(spec(&lab)).await;
+    let (ended, _) = lab.build(next(&lab)).await;
     has(&ended.unwrap_err().chain(), &["taken by template 100", "--replace"]);
 
     let own = lab.pve.vm_config(OLD).unwrap()["tags"].clone();
     set(&lab, OLD, &VmConfigUpdate::new().tags(["somebody"])).await;
     has(
-        &refused(&lab, spec(&lab), retire()).await,
+        &refused(&lab, next(&lab), retire()).await,
         &["100", "does not bear the tag k3simage"],
     );
     set(&lab, OLD, &VmConfigUpdate::new().set("tags", &own)).await;
@@ -278,7 +167,7 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
     assert!(report.is_ok(), "{report:?}");
 
     set(&lab, OLD, &VmConfigUpdate::new().flag("protection", true)).await;
-    has(&refused(&lab, spec(&lab), delete()).await, &["100", "protected"]);
+    has(&refused(&lab, next(&lab), delete()).await, &["100", "protected"]);
     has(
         &refused(&lab, same(&lab), retire()).await,
         &["100", "cannot give up its vmid", "protected", "vm_id to 0"],
@@ -287,12 +176,12 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
 
     // A full clone stands on its own disks.
     clone(&lab, OLD, 500, true).await;
-    let report = plan_replacing(&lab.client, &spec(&lab), &delete()).await.unwrap();
+    let report = plan_replacing(&lab.client, &next(&lab), &delete()).await.unwrap();
     assert!(report.is_ok(), "{report:?}");
     clone(&lab, OLD, 501, false).await;
     clone(&lab, OLD, 502, false).await;
     has(
-        &refused(&lab, spec(&lab), delete()).await,
+        &refused(&lab, next(&lab), delete()).await,
         &["linked clones", "vms 501, 502", "--replace=retire"],
     );
     for how in [retire(), delete()] {
@@ -304,56 +193,45 @@ async fn what_must_not_be_replaced_is_refused_by_name() {
 
     let plain = CreateVm::new().name(NAME);
     let upid = vm(&lab, 600).create(&plain).await.unwrap();
-    let _ = lab
-        .client
-        .wait_task(&upid, Wait::at_most(std::time::Duration::from_secs(60)))
-        .await
-        .unwrap();
+    done(&lab, upid).await;
     has(
-        &refused(&lab, spec(&lab), retire()).await,
+        &refused(&lab, next(&lab), retire()).await,
         &["2 guests are called", "100", "600"],
     );
     set(&lab, OLD, &VmConfigUpdate::new().name("other")).await;
     has(
-        &refused(&lab, spec(&lab), retire()).await,
+        &refused(&lab, next(&lab), retire()).await,
         &["600", "is a VM and no template"],
     );
     set(&lab, OLD, &VmConfigUpdate::new().name(NAME)).await;
     set(&lab, 600, &VmConfigUpdate::new().name("plain")).await;
 
     // Those clones stay as they are, and so does what they stand on.
-    let (artifact, _) = replaced(&lab, OldTemplate::Retire).await;
-    assert_eq!(named(&lab), [artifact.vmid]);
+    let run = replaced(&lab, OldTemplate::Retire).await;
+    assert_eq!(named(&lab, NAME), [run.artifact().vmid]);
     assert!(lab.pve.vm_config(501).unwrap()["scsi0"].contains("100/base-100-disk"));
+}
+
+/// The name that the old one was left with.
+#[track_caller]
+fn kept(run: &Run) -> String {
+    let replaced = run.artifact().replaced.as_ref().expect("it replaced one");
+    replaced.kept_as.clone().expect("it is kept")
 }
 
 #[tokio::test]
 async fn a_linked_clone_that_appears_during_the_build_keeps_the_old_one() {
     let lab = with_old().await;
-    let gate = Gate::default();
-    lab.pve
-        .fail_next("POST", "/nodes/pve/qemu/101/template", FaultAction::Hold(gate.clone()));
-    let build = tokio::spawn({
-        let build = image_build::build(&lab.client, spec(&lab));
-        let (to, events) = tokio::sync::mpsc::unbounded_channel();
-        let build = build.events(to).replace(OldTemplate::Delete);
-        async move { (build.await, events) }
-    });
-    gate.reached().await;
-    clone(&lab, OLD, 500, false).await;
-    gate.open();
-    let (ended, mut events) = build.await.unwrap();
-    let mut seen = Vec::new();
-    while let Ok(event) = events.try_recv() {
-        seen.push(event);
-    }
-    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
-    let kept = artifact.replaced.unwrap().kept_as.expect("it is kept");
+    let run = replace_around(
+        &lab,
+        (next(&lab), OldTemplate::Delete),
+        ("POST", "/nodes/pve/qemu/101/template"),
+        async || clone(&lab, OLD, 500, false).await,
+    )
+    .await;
+    let kept = kept(&run);
     assert_eq!(lab.pve.vm_config(OLD).unwrap()["name"], kept);
-    has(
-        &warnings(&seen).join("\n"),
-        &["template 100 is kept as", "linked clones", "vm 500"],
-    );
+    has(&run.warnings(), &["template 100 is kept as", "linked clones", "vm 500"]);
     is_image(&lab, NEW);
 }
 
@@ -370,13 +248,10 @@ async fn one_that_pve_alone_sees_keeps_it_too() {
         )),
         times: u32::MAX,
     });
-    let (artifact, seen) = replaced(&lab, Replace::new(OldTemplate::Delete).verify(false)).await;
-    let kept = artifact.replaced.unwrap().kept_as.expect("it is kept");
+    let run = replaced(&lab, Replace::new(OldTemplate::Delete).verify(false)).await;
+    let kept = kept(&run);
     assert_eq!(lab.pve.vm_config(OLD).unwrap()["name"], kept);
-    has(
-        &warnings(&seen).join("\n"),
-        &["template 100 is kept as", "linked clones"],
-    );
+    has(&run.warnings(), &["template 100 is kept as", "linked clones"]);
     is_image(&lab, NEW);
 }
 
@@ -388,25 +263,29 @@ async fn a_template_that_is_not_well_replaces_nothing() {
     assert!(SEAL.contains(line));
     let seal = ShellSpec::new("seal.sh", SEAL.replace(line, "true"));
     let spec = builder(&lab).seal(Some(seal.clone())).build().unwrap();
-    let (ended, seen) = replace(&lab, spec, OldTemplate::Delete).await;
-    let error = ended.err().unwrap_or_else(|| panic!("it replaced\n{}", story(&seen)));
+    let run = replace(&lab, spec, OldTemplate::Delete).await;
+    let error = run.error();
     assert_eq!(error.step(), Some("verify"));
     has(
         &error.chain(),
         &["clones of the new template", "machine id", "untouched"],
     );
     assert!(
-        matches!(&error, Error::Step { cleanup, kept, .. } if cleanup.is_empty() && kept.is_empty()),
+        matches!(error, Error::Step { cleanup, kept, .. } if cleanup.is_empty() && kept.is_empty()),
         "{error}"
     );
-    assert_eq!((lab.inventory(), lab.pve.vm_config(OLD)), before, "{}", story(&seen));
+    assert_eq!(
+        (lab.inventory(), lab.pve.vm_config(OLD)),
+        before,
+        "{}",
+        story(&run.seen)
+    );
 
     // Whoever does not want to know is believed.
     let spec = builder(&lab).seal(Some(seal)).build().unwrap();
-    let (ended, seen) = replace(&lab, spec, Replace::new(OldTemplate::Delete).verify(false)).await;
-    let artifact = ended.unwrap_or_else(|error| panic!("{}\n{}", error.chain(), story(&seen)));
-    assert!(!finished(&seen).contains(&"verify".to_owned()));
-    assert_eq!(lab.pve.vmids(), [artifact.vmid]);
+    let run = replace(&lab, spec, Replace::new(OldTemplate::Delete).verify(false)).await;
+    assert_eq!(lab.pve.vmids(), [run.artifact().vmid]);
+    assert!(!finished(&run.seen).contains(&"verify".to_owned()));
 }
 
 #[tokio::test]
@@ -415,12 +294,12 @@ async fn cancel_in_each_step_leaves_the_old_one_or_the_new_one() {
         let lab = with_old().await;
         let before = (lab.inventory(), lab.pve.vm_config(OLD));
         let at = |kind: &EventKind| matches!(kind, EventKind::StepStarted { step: begun } if begun == step);
-        let (ended, seen) = replace_until(&lab, spec(&lab), OldTemplate::Delete, at).await;
-        match ended {
+        let run = replace_until(&lab, next(&lab), OldTemplate::Delete, at).await;
+        match &run.ended {
             Err(error) => {
                 assert!(error.is_cancelled(), "{step}: {}", error.chain());
                 assert!(
-                    matches!(&error, Error::Step { cleanup, kept, .. } if cleanup.is_empty() && kept.is_empty()),
+                    matches!(error, Error::Step { cleanup, kept, .. } if cleanup.is_empty() && kept.is_empty()),
                     "{step}: {error}"
                 );
                 assert_ne!(step, "delete_old", "the image was complete");
@@ -428,7 +307,7 @@ async fn cancel_in_each_step_leaves_the_old_one_or_the_new_one() {
                     (lab.inventory(), lab.pve.vm_config(OLD)),
                     before,
                     "{step}\n{}",
-                    story(&seen)
+                    story(&run.seen)
                 );
             }
             // A single call is not torn: a cancel that comes with it comes too late.
@@ -437,7 +316,7 @@ async fn cancel_in_each_step_leaves_the_old_one_or_the_new_one() {
                 assert_eq!(lab.pve.vmids(), [NEW], "{step}");
             }
         }
-        assert_eq!(named(&lab).len(), 1, "{step}");
+        assert_eq!(named(&lab, NAME).len(), 1, "{step}");
     }
 }
 
@@ -452,10 +331,10 @@ async fn a_name_that_was_taken_from_the_old_one_is_given_back() {
         "/nodes/pve/qemu/100/config",
         FaultAction::HoldAnswer(gate.clone()),
     );
-    let build = image_build::build(&lab.client, spec(&lab)).replace(OldTemplate::Retire);
+    let build = image_build::build(&lab.client, next(&lab)).replace(OldTemplate::Retire);
     let running = tokio::spawn(build.into_future());
     gate.reached().await;
-    assert!(named(&lab).is_empty(), "neither bears it for this moment");
+    assert!(named(&lab, NAME).is_empty(), "neither bears it for this moment");
     lab.pve.fail_next(
         "PUT",
         "/nodes/pve/qemu/101/config",
@@ -476,7 +355,8 @@ async fn lost_answers_and_changes_by_others_do_not_break_the_swap() {
     ] {
         let lab = with_old().await;
         lab.pve.fail_next(method, path, FaultAction::LoseAnswer);
-        let (artifact, _) = replaced(&lab, Replace::new(OldTemplate::Delete).verify(false)).await;
+        let run = replaced(&lab, Replace::new(OldTemplate::Delete).verify(false)).await;
+        let artifact = run.artifact();
         assert_eq!(lab.pve.vmids(), [artifact.vmid], "{method} {path}");
         is_image(&lab, artifact.vmid);
     }
@@ -485,7 +365,7 @@ async fn lost_answers_and_changes_by_others_do_not_break_the_swap() {
     let gate = Gate::default();
     lab.pve
         .fail_next("PUT", "/nodes/pve/qemu/100/config", FaultAction::Hold(gate.clone()));
-    let build = image_build::build(&lab.client, spec(&lab)).replace(Replace::new(OldTemplate::Retire).verify(false));
+    let build = image_build::build(&lab.client, next(&lab)).replace(Replace::new(OldTemplate::Retire).verify(false));
     let running = tokio::spawn(build.into_future());
     gate.reached().await;
     set(&lab, OLD, &VmConfigUpdate::new().description("mine")).await;
@@ -508,11 +388,11 @@ async fn an_old_one_that_somebody_changed_is_left_to_them() {
     let quick = || Replace::new(OldTemplate::Retire).verify(false);
     lab.pve
         .fail_next("POST", "/nodes/pve/qemu/101/template", FaultAction::Hold(gate.clone()));
-    let build = image_build::build(&lab.client, spec(&lab)).replace(quick());
+    let build = image_build::build(&lab.client, next(&lab)).replace(quick());
     let one = tokio::spawn(build.into_future());
     gate.reached().await;
     // Whoever would do the same now is told who does it.
-    let error = replace(&lab, spec(&lab), quick()).await.0.unwrap_err();
+    let error = replace(&lab, next(&lab), quick()).await.ended.unwrap_err();
     has(&error.chain(), &["is replacing", NAME, "already"]);
     set(&lab, OLD, &VmConfigUpdate::new().name("gone-by-hand").tags(["archive"])).await;
     gate.open();
@@ -521,6 +401,44 @@ async fn an_old_one_that_somebody_changed_is_left_to_them() {
     has(&error.chain(), &["template 100", "gone-by-hand", "somebody else"]);
     assert_eq!(lab.pve.vmids(), [OLD]);
     assert_eq!(lab.pve.vm_config(OLD).unwrap()["name"], "gone-by-hand");
+}
+
+#[tokio::test]
+async fn a_new_one_that_somebody_deleted_keeps_the_old_one() {
+    let lab = with_old().await;
+    let (retired, published) = (Gate::default(), Gate::default());
+    lab.pve.fail_next(
+        "PUT",
+        "/nodes/pve/qemu/100/config",
+        FaultAction::HoldAnswer(retired.clone()),
+    );
+    let build = image_build::build(&lab.client, next(&lab)).replace(Replace::new(OldTemplate::Delete).verify(false));
+    let running = tokio::spawn(build.into_future());
+    retired.reached().await;
+    lab.pve.fail_next(
+        "PUT",
+        "/nodes/pve/qemu/101/config",
+        FaultAction::HoldAnswer(published.clone()),
+    );
+    retired.open();
+    published.reached().await;
+    assert_eq!(named(&lab, NAME), [NEW]);
+    let upid = vm(&lab, NEW).delete(&DeleteVm::new()).await.unwrap();
+    done(&lab, upid).await;
+    published.open();
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.step(), Some("delete_old"), "{}", error.chain());
+    has(
+        &error.chain(),
+        &[
+            "template 101",
+            "somebody has deleted or renamed it",
+            "template 100",
+            "is kept as",
+            "-retired-",
+        ],
+    );
+    assert_eq!(lab.pve.vmids(), [OLD]);
 }
 
 #[tokio::test]
@@ -533,8 +451,8 @@ async fn a_kept_build_goes_on_where_it_failed() {
         FaultAction::Status(403, "Permission check failed (/vms/100, VM.Config.Options)".to_owned()),
     );
     let keeping = builder(&lab).on_error(OnError::Keep).build().unwrap();
-    let (ended, _) = replace(&lab, keeping, OldTemplate::Delete).await;
-    let error = ended.unwrap_err();
+    let run = replace(&lab, keeping, OldTemplate::Delete).await;
+    let error = run.error();
     assert_eq!(error.step(), Some("retire"), "{}", error.chain());
     let tags = lab.pve.vm_config(NEW).unwrap()["tags"].clone();
     let build = tags
@@ -542,7 +460,7 @@ async fn a_kept_build_goes_on_where_it_failed() {
         .find_map(|tag| tag.strip_prefix("k3simage-build-"))
         .unwrap();
     // What it was asked for stands in the journal, not in what resumes it.
-    let artifact = image_build::resume(&lab.client, spec(&lab), build)
+    let artifact = image_build::resume(&lab.client, next(&lab), build)
         .await
         .unwrap_or_else(|error| panic!("{}", error.chain()));
     assert_eq!(lab.pve.vmids(), [NEW]);

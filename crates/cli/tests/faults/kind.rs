@@ -7,9 +7,8 @@ use crate::trouble::{Point, Stage, Trouble};
 
 /// The vmid that the folder asks for.
 const ASKED: u32 = 9000;
-/// The template that is replaced has the first free one, and the build that replaces it the next.
-pub(crate) const OLD: u32 = 100;
-const BESIDE: u32 = 101;
+/// The first free one, and the next.
+const FREE: [u32; 2] = [100, 101];
 
 /// A kind of build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,14 +21,17 @@ pub(crate) enum Kind {
     Agent,
     /// In place of a template of the same name, which is deleted at the end.
     Replace,
+    /// In place of one that has the vmid asked for, which is kept under another.
+    Exchange,
 }
 
 /// All of them, with the names that cases and the report use.
-pub(crate) const KINDS: [(&str, Kind); 4] = [
+pub(crate) const KINDS: [(&str, Kind); 5] = [
     ("ssh", Kind::Ssh),
     ("ticket", Kind::Ticket),
     ("agent", Kind::Agent),
     ("replace", Kind::Replace),
+    ("exchange", Kind::Exchange),
 ];
 
 impl Kind {
@@ -37,15 +39,34 @@ impl Kind {
         KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
     }
 
-    /// The vmid of the template that it makes.
+    /// The vmid of the VM that it makes.
     pub(crate) fn vmid(self) -> u32 {
-        if self == Self::Replace { BESIDE } else { ASKED }
+        match self {
+            Self::Ssh | Self::Ticket | Self::Agent => ASKED,
+            Self::Replace => FREE[1],
+            Self::Exchange => FREE[0],
+        }
+    }
+
+    /// The vmid of the template that it replaces.
+    pub(crate) fn old(self) -> Option<u32> {
+        match self {
+            Self::Ssh | Self::Ticket | Self::Agent => None,
+            Self::Replace => Some(FREE[0]),
+            Self::Exchange => Some(ASKED),
+        }
+    }
+
+    /// The vmids at which the image can be at the end, the one that was asked for last.
+    pub(crate) fn image_at(self) -> Vec<u32> {
+        let moved = self.old().filter(|_| self == Self::Exchange);
+        [self.vmid()].into_iter().chain(moved).collect()
     }
 
     /// What its command says besides.
     pub(crate) fn options(self) -> &'static [&'static str] {
         match self {
-            Self::Ssh | Self::Ticket => &[],
+            Self::Ssh | Self::Ticket | Self::Exchange => &[],
             Self::Agent => &["-var", "communicator=agent"],
             Self::Replace => &["-var", "vm_id=0"],
         }
@@ -64,6 +85,7 @@ impl Kind {
         match self {
             // Clones have faults of their own kind; here it is the swap that is hit.
             Self::Replace => &["--replace=delete", "--no-verify"],
+            Self::Exchange => &["--replace=retire", "--no-verify"],
             _ => &[],
         }
     }
@@ -76,6 +98,7 @@ impl Kind {
             Self::Ticket => of_ticket,
             Self::Agent => !of_ticket && !trouble.is_of_old() && point.asks_agent(),
             Self::Replace => !of_ticket && stage.is_template && !matches!(point, Point::Script(_)),
+            Self::Exchange => !of_ticket && stage.is_complete && !matches!(point, Point::Script(_)),
         }
     }
 

@@ -15,7 +15,7 @@ use pve_emulator::{Emulator, FaultPlan, Gate};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::{Cluster, Ended, Folder, IMAGE, k3simage};
-use crate::kind::{Kind, OLD};
+use crate::kind::Kind;
 use crate::trouble::{Case, LONG_LEASE, Point, Stage, Trouble};
 use judge::Snapshot;
 
@@ -80,8 +80,8 @@ impl Lane {
                 .build()
                 .unwrap();
             make_template(&root, BYSTANDER, "alma9-k3-node-amd64-v1.28.0-v1").await;
-            if kind == Kind::Replace {
-                make_template(&root, OLD, IMAGE).await;
+            if let Some(old) = kind.old() {
+                make_template(&root, old, IMAGE).await;
             }
             root
         });
@@ -135,14 +135,16 @@ impl Lane {
         let (calls, again) = (self.calls(folder), Self::new(self.kind).calls(folder));
         let mut stage = Stage::default();
         let mut points = Vec::new();
+        let (vmid, old) = (self.kind.vmid(), self.kind.old());
         // How often it is looked whether something has ended differs with the machine's load.
         for call in calls.into_iter().filter(|call| again.contains(call)) {
             let next = Stage {
-                vm_is_there: stage.vm_is_there || call.creates(),
+                vm_is_there: (stage.vm_is_there || call.creates()) && !call.deletes(vmid),
                 guest_ran: stage.guest_ran || call.starts(),
                 is_template: stage.is_template || call.converts(),
-                old_is_renamed: stage.old_is_renamed || call.renames_old(),
-                is_complete: stage.is_complete || (stage.old_is_renamed && call.changes_vm()),
+                old_is_renamed: stage.old_is_renamed || old.is_some_and(|old| call.changes(old)),
+                old_is_gone: stage.old_is_gone || old.is_some_and(|old| call.deletes(old)),
+                is_complete: stage.is_complete || (stage.old_is_renamed && call.changes(vmid)),
             };
             points.push((call, stage));
             stage = next;
@@ -157,7 +159,7 @@ impl Lane {
         assert_eq!(ended.code, Some(0), "{}", ended.all());
         let calls = Point::calls(&self.cluster.emulator.requests()[from..]);
         let mut violations = Vec::new();
-        self.is_good(&ended.all(), &mut violations);
+        self.is_good(&ended.all(), None, &mut violations);
         assert_eq!(violations, Vec::<String>::new());
         // Of a cluster that is used up the next build gets one like it.
         calls
@@ -221,7 +223,7 @@ impl Lane {
             }
             Some(0) => {
                 outcome.end = End::Template;
-                self.is_good(&ended.all(), &mut outcome.violations);
+                self.is_good(&ended.all(), Some(case), &mut outcome.violations);
             }
             Some(code) => self.has_failed(code, &ended, case, &mut outcome),
         }
@@ -322,7 +324,8 @@ impl Lane {
     }
 
     fn hit_by(&self, trouble: Trouble) -> u32 {
-        if trouble.is_of_old() { OLD } else { self.kind.vmid() }
+        let old = self.kind.old().filter(|_| trouble.is_of_old());
+        old.unwrap_or(self.kind.vmid())
     }
 
     fn guests(&self) -> &SimulatedEngine {

@@ -2,8 +2,9 @@
 //! and gives no secret away.
 //!
 //! `cargo test` runs a share of it, always the same. `make faults` runs it whole (`K3SIMAGE_FAULTS=all`), with random faults on top,
-//! two or three in one build, which `K3SIMAGE_FAULTS=random` runs alone, as `ssh`, `ticket`, `agent` and `replace` do the single ones of a kind of build; `K3SIMAGE_FAULTS_SEED` repeats those of an earlier time. `K3SIMAGE_FAULTS='FAULT@PLACE'` is one run
-//! alone, as a violation names it, and shows all that the builder said.
+//! two or three in one build, which `K3SIMAGE_FAULTS=random` runs alone, as `ssh`, `ticket`, `agent`, `replace` and
+//! `exchange` do the single ones of a kind of build; `K3SIMAGE_FAULTS_SEED` repeats those of an earlier time. `K3SIMAGE_FAULTS='FAULT@PLACE'`
+//! is one run alone, as a violation names it, and shows all that the builder said.
 #![allow(clippy::unwrap_used, reason = "a helper ends the test that it helps")]
 #![allow(
     clippy::print_stdout,
@@ -77,7 +78,7 @@ impl Scope {
             (Self::Random | Self::One(_), _) => 0,
             (Self::Share, Kind::Ssh) => SHARE,
             (Self::Share, Kind::Ticket) => SHARE / TROUBLES.len(),
-            (Self::Share, Kind::Agent | Kind::Replace) => SHARE / 4,
+            (Self::Share, Kind::Agent | Kind::Replace | Kind::Exchange) => SHARE / 4,
         };
         if matches!(self, Self::Share) {
             cases.retain(|case| !case.is_slow());

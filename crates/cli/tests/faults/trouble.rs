@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use pve_emulator::{Fault, FaultAction, FaultMatch, Gate, RequestRecord, TaskFault};
 
-use crate::kind::{KINDS, Kind, OLD};
+use crate::kind::{KINDS, Kind};
 
 /// The text of what goes wrong on purpose.
 const ON_PURPOSE: &str = "fault on purpose";
@@ -83,14 +83,15 @@ impl Point {
         self.is("POST", "/template")
     }
 
-    /// The call that renames the template that is replaced.
-    pub(crate) fn renames_old(&self) -> bool {
-        self.is("PUT", &format!("/qemu/{OLD}/config"))
+    /// A call that changes this VM: of the template that is replaced the one that renames it, and of the build's VM after that the
+    /// one that gives it the image's name.
+    pub(crate) fn changes(&self, vmid: u32) -> bool {
+        self.is("PUT", &format!("/qemu/{vmid}/config"))
     }
 
-    /// A call that changes the VM of the build, which is the one that gives it the image's name when the old one has lost it.
-    pub(crate) fn changes_vm(&self) -> bool {
-        self.is("PUT", &format!("/qemu/{}/config", Kind::Replace.vmid()))
+    /// The call that deletes this VM.
+    pub(crate) fn deletes(&self, vmid: u32) -> bool {
+        self.is("DELETE", &format!("/qemu/{vmid}"))
     }
 
     /// Whether it asks the agent, or waits in a script that runs by it.
@@ -110,7 +111,8 @@ impl Point {
             matches!(self, Self::Call { method, path, .. } if method == "DELETE" && path.contains("/content/"));
         let power = matches!(self, Self::Call { method, path, .. } if method == "POST" && path.contains("/status/"));
         let vm = matches!(self, Self::Call { method, path, .. } if method == "DELETE" && path.contains("/qemu/"));
-        self.creates() || self.converts() || self.is("POST", "/upload") || power || volume || vm
+        let makes = self.creates() || self.converts() || self.is("POST", "/clone") || self.is("POST", "/upload");
+        makes || power || volume || vm
     }
 }
 
@@ -222,6 +224,8 @@ pub(crate) struct Stage {
     pub(crate) is_template: bool,
     /// The template that is replaced has lost its name.
     pub(crate) old_is_renamed: bool,
+    /// It is not where it was any more.
+    pub(crate) old_is_gone: bool,
     /// The image is complete, and whoever removes it removes an image.
     pub(crate) is_complete: bool,
 }
@@ -232,6 +236,7 @@ impl Trouble {
         let in_script = matches!(point, Point::Script(_));
         match self {
             Self::KilledThenResumed | Self::KilledThenCollected => true,
+            Self::OldVanishes | Self::OldLocked => !stage.old_is_gone && !in_script,
             Self::VmVanishes => (stage.vm_is_there && !stage.is_complete) || in_script,
             Self::VmLocked => stage.vm_is_there || in_script,
             Self::GuestResets | Self::AgentSilent | Self::SshCut => {

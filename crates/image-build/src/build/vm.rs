@@ -55,10 +55,15 @@ pub(crate) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
 }
 
 /// Stops and deletes a VM or template with its disks, however long PVE's own clean-up holds its lock; one that is gone is no
-/// error.
-pub(crate) async fn destroy(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<(), Error> {
+/// error. `limit` is that of each of the two tasks.
+pub(crate) async fn destroy(
+    client: &Client,
+    vm: &Qemu,
+    limit: Duration,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
     let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
-    destroy_with(client, vm, &everything, cancel).await
+    destroy_with(client, vm, &everything, limit, cancel).await
 }
 
 /// The same, with what goes along.
@@ -66,11 +71,12 @@ pub(super) async fn destroy_with(
     client: &Client,
     vm: &Qemu,
     what: &DeleteVm,
+    limit: Duration,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
     let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, cancel);
     loop {
-        match destroy_once(client, vm, what, cancel).await {
+        match destroy_once(client, vm, what, limit, cancel).await {
             Ok(()) => return Ok(()),
             Err(Error::Api { source, .. }) if source.is_not_found() => return Ok(()),
             Err(Error::Api { attempt, source }) if is_base_in_use(&source) => {
@@ -84,8 +90,14 @@ pub(super) async fn destroy_with(
     }
 }
 
-async fn destroy_once(client: &Client, vm: &Qemu, what: &DeleteVm, cancel: &CancellationToken) -> Result<(), Error> {
-    let wait = || Wait::at_most(TASK_LIMIT).cancel(cancel.clone());
+async fn destroy_once(
+    client: &Client,
+    vm: &Qemu,
+    what: &DeleteVm,
+    limit: Duration,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let wait = || Wait::at_most(limit).cancel(cancel.clone());
     let attempt = format!("removing vm {}", vm.vmid());
     if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
         let attempt = format!("stopping vm {}", vm.vmid());
@@ -256,7 +268,7 @@ impl Context {
             self.removed(&resource);
             return Ok(None);
         }
-        destroy(&self.client, &self.vm()?, &self.cancel).await?;
+        destroy(&self.client, &self.vm()?, self.task_limit(), &self.cancel).await?;
         self.removed(&resource);
         Ok(Some(format!("vm {vmid} removed")))
     }

@@ -132,6 +132,22 @@ pub enum CommunicatorError {
         /// What PVE or the agent said.
         source: Box<proxmox_client::Error>,
     },
+    /// The answer to the start of a command was lost, and the guest does not tell whether it ran: what seals an image closes the
+    /// agent.
+    #[error(
+        "the answer to the start of `{program}` through the guest agent of vm {vmid} was lost ({lost}), and the guest does \
+         not tell what became of it"
+    )]
+    Unanswered {
+        /// The VM.
+        vmid: u32,
+        /// First word of the command.
+        program: String,
+        /// How the answer was lost.
+        lost: Box<proxmox_client::Error>,
+        /// Why nothing more is known.
+        source: Box<CommunicatorError>,
+    },
     /// A file on this machine could not be read.
     #[error("cannot read {}", path.display())]
     Local {
@@ -155,8 +171,10 @@ impl CommunicatorError {
     ///
     /// A guest agent is lost with its guest: while that is stopped, or boots.
     pub fn is_lost(&self) -> bool {
-        if let Self::Agent { source, .. } = self {
-            return matches!(source.kind(), ErrorKind::State | ErrorKind::Agent);
+        match self {
+            Self::Agent { source, .. } => return matches!(source.kind(), ErrorKind::State | ErrorKind::Agent),
+            Self::Unanswered { source, .. } => return source.is_lost(),
+            _ => {}
         }
         matches!(
             self,

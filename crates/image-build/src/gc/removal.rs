@@ -68,7 +68,7 @@ async fn remove_vm(
     if of == Origin::Build {
         removed.extend(take_back(client, &journal, cancel).await?);
     }
-    destroy(client, &vm, cancel).await?;
+    destroy(client, &vm, TASK_LIMIT, cancel).await?;
     let thing = Thing::Vm {
         node: node.to_string(),
         vmid: vmid.get(),
@@ -121,7 +121,7 @@ async fn end_swap(
         renumbered = remains.is_renumbered();
     }
     if renumbered {
-        match destroy(client, vm, cancel).await {
+        match destroy(client, vm, TASK_LIMIT, cancel).await {
             Ok(()) => {
                 let thing = Thing::Vm {
                     node: vm.node().to_string(),
@@ -214,7 +214,7 @@ pub(crate) async fn remove_verification(
         };
         let journal = journal::read(config.description().unwrap_or_default()).ok().flatten();
         if journal.is_some_and(|journal| journal.build == id && journal.vmid == vmid) {
-            destroy(client, &vm, cancel).await?;
+            destroy(client, &vm, TASK_LIMIT, cancel).await?;
             removed.push(format!("vm {vmid} on {node}"));
         }
     }

@@ -138,7 +138,7 @@ impl FullCopy {
     /// # Errors
     /// [`Error::Api`] when PVE refuses, because of a linked clone that somebody made of it for instance.
     pub(crate) async fn remove(&self, client: &Client, cancel: &CancellationToken) -> Result<(), Error> {
-        destroy(client, &self.vm, cancel).await
+        destroy(client, &self.vm, TASK_LIMIT, cancel).await
     }
 }
 

@@ -244,7 +244,7 @@ impl Machine {
         }
         // A sign of life would only meet the removal's lock.
         self.heartbeat = None;
-        destroy(&self.client, &self.vm(), &self.cancel).await?;
+        destroy(&self.client, &self.vm(), TASK_LIMIT, &self.cancel).await?;
         Ok(Some(format!("vm {} removed", self.vmid)))
     }
 

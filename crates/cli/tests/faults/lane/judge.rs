@@ -7,11 +7,13 @@ use serde_json::Value;
 
 use super::{End, Lane, MARGIN, Outcome, ROOT_PASSWORD};
 use crate::common::{Ended, Folder, IMAGE};
-use crate::kind::{Kind, OLD};
+use crate::kind::Kind;
 use crate::trouble::{Case, LONG_LEASE, Trouble};
 
 /// What a build says that could not delete the template that it has replaced.
 const KEPT: &str = "kept as";
+/// What one says whose image could not get the vmid asked for, for good.
+const STAYS: &str = "the new template keeps vmid";
 
 /// All that is on a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,10 +44,18 @@ impl Lane {
         }
     }
 
+    /// Where the image is, or the VM that is to become it.
+    fn image(&self) -> u32 {
+        let config = |vmid: u32| self.cluster.emulator.vm_config(vmid);
+        let bears =
+            |vmid: &u32| config(*vmid).is_some_and(|config| config.get("name").is_some_and(|name| name == IMAGE));
+        self.kind.image_at().into_iter().find(bears).unwrap_or(self.kind.vmid())
+    }
+
     /// A template that is all that it is to be, and nothing else beside what was there. One that was replaced is deleted, or was
     /// left retired, as was said.
-    pub(super) fn is_good(&self, said: &str, violations: &mut Vec<String>) {
-        let vmid = self.kind.vmid();
+    pub(super) fn is_good(&self, said: &str, case: Option<&Case>, violations: &mut Vec<String>) {
+        let vmid = self.image();
         let mut after = self.snapshot();
         let Some(config) = after.take(vmid) else {
             violations.push("there is no template".to_owned());
@@ -58,6 +68,10 @@ impl Lane {
             }
         };
         wants("it is no template", get("template") == "1");
+        wants(
+            "it is not where it was to be",
+            self.kind.image_at().last() == Some(&vmid) || said.contains(STAYS),
+        );
         wants("its name is wrong", get("name") == IMAGE);
         wants(
             "its tags are wrong",
@@ -81,13 +95,9 @@ impl Lane {
             machine_id.as_deref().is_some_and(|id| id.trim().is_empty()),
         );
         let mut before = self.before.clone();
-        if before.take(OLD).is_some()
-            && let Some(old) = after.take(OLD)
-        {
-            let is_retired = old["name"].contains("-retired-") && old["tags"] == "k3simage-retired";
-            if !is_retired || !said.contains(KEPT) {
-                violations.push(format!("the old template is left: {old:?}"));
-            }
+        if let Some(old) = self.kind.old() {
+            before.take(old);
+            self.is_good_of_old(&mut after, said, case, violations);
         }
         if after != before {
             violations.push(format!(
@@ -97,10 +107,41 @@ impl Lane {
         }
     }
 
+    /// What was replaced is a whole template with its retired name where it is kept, and not there where it is not.
+    fn is_good_of_old(&self, after: &mut Snapshot, said: &str, case: Option<&Case>, violations: &mut Vec<String>) {
+        let retired: Vec<u32> = after
+            .vms
+            .iter()
+            .filter(|(_, config)| config.get("name").is_some_and(|name| name.contains("-retired-")))
+            .map(|(vmid, _)| *vmid)
+            .collect();
+        for vmid in &retired {
+            let config = after.take(*vmid).unwrap_or_default();
+            let is = |key: &str, value: &str| config.get(key).is_some_and(|held| held.contains(value));
+            let whole =
+                is("template", "1") && is("scsi0", &format!("base-{vmid}-disk")) && !config.contains_key("lock");
+            if !whole || config.get("tags").is_none_or(|tags| tags != "k3simage-retired") {
+                violations.push(format!("the old template is not what it was: {config:?}"));
+            }
+        }
+        let gone = case.is_some_and(|case| case.any(|trouble| trouble == Trouble::OldVanishes));
+        let good = match retired.len() {
+            0 => self.kind == Kind::Replace || gone,
+            1 => self.kind == Kind::Exchange || said.contains(KEPT),
+            _ => false,
+        };
+        if !good {
+            violations.push(format!("of the old template there is {retired:?}"));
+        }
+    }
+
     fn is_as_before(&self, case: &Case, violations: &mut Vec<String>) {
         let (mut before, after) = (self.before.clone(), self.snapshot());
-        if case.any(|trouble| trouble == Trouble::OldVanishes) && !after.vms.contains_key(&OLD) {
-            before.take(OLD);
+        if let Some(old) = self.kind.old()
+            && case.any(|trouble| trouble == Trouble::OldVanishes)
+            && !after.vms.contains_key(&old)
+        {
+            before.take(old);
         }
         if after != before {
             violations.push(format!("it is not as before: {}", difference(&before, &after)));
@@ -109,9 +150,9 @@ impl Lane {
 
     /// Whether the image is there and complete, with the mark of a build that has still to delete the old one.
     fn is_complete(&self) -> bool {
-        let config = self.cluster.emulator.vm_config(self.kind.vmid()).unwrap_or_default();
+        let config = self.cluster.emulator.vm_config(self.image()).unwrap_or_default();
         let is = |key: &str, value: &str| config.get(key).is_some_and(|held| held == value);
-        self.kind == Kind::Replace && is("template", "1") && is("name", IMAGE)
+        self.kind.old().is_some() && is("template", "1") && is("name", IMAGE)
     }
 
     /// A build that failed: nothing is left, or it says what, and gc collects that; the message names what went wrong.
@@ -140,6 +181,11 @@ impl Lane {
         if left.is_empty() {
             return;
         }
+        if ended.all().contains("lease could not be ended") {
+            self.cluster
+                .emulator
+                .advance_clock(Duration::from_secs(case.lease.into()) + MARGIN);
+        }
         if self.is_complete() {
             outcome.end = End::Left;
             if code != 1 || !ended.all().contains("k3simage resume") {
@@ -156,11 +202,6 @@ impl Lane {
             return;
         }
         outcome.end = End::Left;
-        if ended.all().contains("lease could not be ended") {
-            self.cluster
-                .emulator
-                .advance_clock(Duration::from_secs(case.lease.into()) + MARGIN);
-        }
         self.collect(case, outcome);
     }
 
@@ -184,7 +225,9 @@ impl Lane {
         outcome.said.push_str(&ended.all());
         self.keeps_secrets(&ended, outcome);
         match ended.code {
-            Some(0) => self.is_good(&ended.all(), &mut outcome.violations),
+            Some(0) => {
+                self.is_good(&ended.all(), Some(case), &mut outcome.violations);
+            }
             Some(2) if ended.out.contains("bears its tag") => {
                 if self.tags().contains(&build) {
                     outcome.violations.push("resume does not see the VM".to_owned());
@@ -200,7 +243,7 @@ impl Lane {
     }
 
     fn tags(&self) -> String {
-        let config = self.cluster.emulator.vm_config(self.kind.vmid());
+        let config = self.cluster.emulator.vm_config(self.image());
         config
             .and_then(|config| config.get("tags").cloned())
             .unwrap_or_default()
@@ -219,7 +262,7 @@ impl Lane {
         let tags = self.tags();
         if !tags.is_empty() && !tags.contains("k3simage-build") {
             // `gc` deletes no template that was replaced; it may be gone before.
-            self.is_good(KEPT, &mut outcome.violations);
+            self.is_good(&format!("{KEPT} {STAYS}"), Some(case), &mut outcome.violations);
         } else {
             self.is_as_before(case, &mut outcome.violations);
         }

@@ -119,7 +119,7 @@ async fn a_panic_in_any_step_leaves_the_cluster_as_it_was() {
                 let config = pve.vm_config(pve.vmids()[0]).unwrap();
                 assert_eq!(config["template"], "1", "{name} {when:?}");
                 let vm = client.node(&"pve".parse().unwrap()).qemu("100".parse().unwrap());
-                crate::build::destroy(&client, &vm, &CancellationToken::new())
+                crate::build::destroy(&client, &vm, crate::build::TASK_LIMIT, &CancellationToken::new())
                     .await
                     .unwrap();
             }

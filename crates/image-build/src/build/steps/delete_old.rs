@@ -9,7 +9,7 @@ use crate::build::artifact::Replaced;
 use crate::build::context::Context;
 use crate::build::step::{Step, StepName};
 use crate::build::vm::{destroy, is_base_in_use};
-use crate::replace::{Old, Replacing};
+use crate::replace::{Old, Replacing, config, is_image, retired_name};
 
 /// Name of the step. A build whose journal names it is complete but for this, and for the number of the old one if it is to have that.
 pub(crate) const DELETE_OLD: &str = "delete_old";
@@ -28,6 +28,7 @@ impl Step<Context> for DeleteOld {
         let Some(replacing) = context.replacing.clone() else {
             return Ok("there was no template of that name".to_owned());
         };
+        new_is_there(context, &replacing).await?;
         let cancel = std::mem::replace(&mut context.cancel, CancellationToken::new());
         let deleted = delete_old(context, &replacing).await;
         context.cancel = cancel;
@@ -44,6 +45,23 @@ impl Step<Context> for DeleteOld {
     fn is_noted(&self) -> bool {
         false
     }
+}
+
+/// Somebody may have deleted the new one meanwhile, and one of the two has to stay.
+async fn new_is_there(context: &Context, replacing: &Replacing) -> Result<(), Error> {
+    let (new, name) = (context.vm()?, &context.resolved()?.name);
+    let there = config(&new, &context.cancel).await?;
+    if there.is_some_and(|config| is_image(&config, name)) {
+        return Ok(());
+    }
+    Err(Error::Unexpected {
+        what: format!("template {}", new.vmid()),
+        reason: format!(
+            "somebody has deleted or renamed it since it was published as {name}; template {}, which it was to replace, is kept as {}",
+            replacing.vmid,
+            retired_name(name, &context.build_id)
+        ),
+    })
 }
 
 async fn delete_old(context: &mut Context, replacing: &Replacing) -> Result<String, Error> {
@@ -89,7 +107,7 @@ async fn delete(context: &Context, old: &Old, replacing: &Replacing) -> Result<O
     let ended = if replacing.renumber {
         free(context, old).await
     } else {
-        destroy(&context.client, old.vm(), &context.cancel).await
+        destroy(&context.client, old.vm(), context.task_limit(), &context.cancel).await
     };
     match ended {
         Ok(()) => Ok(None),

@@ -160,7 +160,7 @@ fn moved(context: &mut Context, from: Vmid, to: Vmid, name: &str) -> String {
 /// Deletes the old one, and leaves the number in the jobs that name it: they go on to mean the image.
 pub(super) async fn free(context: &Context, old: &Old) -> Result<(), Error> {
     let what = DeleteVm::new().unreferenced_disks(true);
-    destroy_with(&context.client, old.vm(), &what, &context.cancel).await
+    destroy_with(&context.client, old.vm(), &what, context.task_limit(), &context.cancel).await
 }
 
 /// The old one is not at its number any more: an earlier builder died after its deletion, or somebody else deleted it.

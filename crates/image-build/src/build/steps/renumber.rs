@@ -142,7 +142,7 @@ async fn leave(context: &mut Context, built: &Qemu, number: Vmid) -> Result<Stri
         None => BTreeSet::new(),
     };
     let kept = if clones.is_empty() {
-        match destroy(&context.client, built, &context.cancel).await {
+        match destroy(&context.client, built, context.task_limit(), &context.cancel).await {
             Ok(()) => None,
             Err(Error::Api { source, .. }) if is_base_in_use(&source) => Some("linked clones stand on it".to_owned()),
             Err(error) => return Err(error),

@@ -26,9 +26,12 @@ const SHORT_TRIES: u32 = 3;
 
 /// Runs `$2...` with output, process and status in files of the folder `$1`, and gives the output once more at the end: what
 /// seals an image closes the agent to new commands, but one that runs can be followed to its end.
-const SPOOL: &str = r#"d=$1; shift; mkdir -p "$d" && chmod 700 "$d" || exit
+/// Making the folder is what begins it: one that is started twice, since the answer to the first start was lost, runs once.
+const SPOOL: &str = r#"d=$1; shift; mkdir -m 700 "$d" || exit 250
 echo $$ >"$d/pid"; "$@" >"$d/out" 2>"$d/err"; s=$?
 echo $s >"$d/end.part"; mv -f "$d/end.part" "$d/end"; cat "$d/out"; cat "$d/err" >&2; exit $s"#;
+/// What `SPOOL` ends with when it has begun before.
+const BEGUN_BEFORE: u32 = 250;
 /// What became of the command of the folder `$1`: its status, `running`, `cut` off before it had one, or `gone` with the boot.
 const STATE: &str = r#"if [ -e "$1/end" ]; then cat "$1/end"; elif [ ! -d "$1" ]; then echo gone
 elif kill -0 "$(cat "$1/pid")" 2>/dev/null; then echo running; else echo cut; fi"#;
@@ -100,7 +103,7 @@ impl AgentCommunicator {
         loop {
             let pid = match self.start(&command.argv, None).await {
                 Ok(pid) => pid,
-                Err(error) if answer_was_lost(&error) && tries < SHORT_TRIES => {
+                Err(CommunicatorError::Agent { source, .. }) if answer_was_lost(&source) && tries < SHORT_TRIES => {
                     tries += 1;
                     continue;
                 }
@@ -171,14 +174,14 @@ impl<'a> Spooled<'a> {
         let status = match self.agent.start(&wrapped, input).await {
             Ok(pid) => run.follow(pid).await?,
             // It may run: its folder tells, and nothing else has this one.
-            Err(error) if answer_was_lost(&error) => {
-                tokio::time::sleep(LONGEST_LOOK).await;
-                if run.state().await? == State::Gone {
-                    let pid = self.agent.start(&wrapped, input).await?;
-                    run.follow(pid).await?
-                } else {
-                    run.recover().await?
-                }
+            Err(CommunicatorError::Agent { vmid, source: lost, .. }) if answer_was_lost(&lost) => {
+                let again = self.begun_or_again(&mut run, &wrapped, input).await;
+                again.map_err(|source| CommunicatorError::Unanswered {
+                    vmid,
+                    program: self.program.to_owned(),
+                    lost,
+                    source: Box::new(source),
+                })?
             }
             Err(error) => return Err(error),
         };
@@ -186,6 +189,24 @@ impl<'a> Spooled<'a> {
         let remove = ["rm", "-rf", &self.folder].map(str::to_owned);
         let _ = self.agent.start(&remove, None).await;
         Ok(status)
+    }
+
+    /// Follows a command that may run, or starts it once more.
+    async fn begun_or_again(
+        &self,
+        run: &mut Running<'_, '_, '_>,
+        wrapped: &[String],
+        input: Option<&[u8]>,
+    ) -> Result<ExitStatus, CommunicatorError> {
+        tokio::time::sleep(LONGEST_LOOK).await;
+        if run.state().await? != State::Gone {
+            return run.recover().await;
+        }
+        let pid = self.agent.start(wrapped, input).await?;
+        match run.follow(pid).await? {
+            ExitStatus::Code(BEGUN_BEFORE) => run.recover().await,
+            status => Ok(status),
+        }
     }
 
     /// Ends what a command that was ended has left running outside its process group.
@@ -302,11 +323,12 @@ impl Running<'_, '_, '_> {
 }
 
 /// Whether a call may have been carried out all the same.
-fn answer_was_lost(error: &CommunicatorError) -> bool {
-    matches!(error, CommunicatorError::Agent { source, .. } if source.was_sent() && matches!(
-        source.kind(),
-        ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Transport
-    ))
+fn answer_was_lost(error: &proxmox_client::Error) -> bool {
+    error.was_sent()
+        && matches!(
+            error.kind(),
+            ErrorKind::Proxy | ErrorKind::Timeout | ErrorKind::Transport
+        )
 }
 
 /// Whether the error says only that the agent, or the way to it, is silent for now.
@@ -358,6 +380,9 @@ mod tests {
             (Some(7), "a b\n"),
             "all of it once more at the end"
         );
+        assert_eq!(state(&folder), "7");
+        let (again, _) = sh(SPOOL, &[path, "sh", "-c", "echo again"]);
+        assert_eq!(again, i32::try_from(BEGUN_BEFORE).ok(), "it runs once");
         assert_eq!(state(&folder), "7");
         let out = format!("{path}/out");
         assert_eq!(sh(READ_ON, &[&out, "1", "3"]).1, "a b");
