@@ -167,7 +167,7 @@ pub(crate) fn is_image(lab: &Lab, vmid: u32) -> Config {
     assert_eq!(config["tags"], "k3simage;v1.29.0+k3s1");
     assert!(!config["description"].contains("k3simage-journal"), "{config:?}");
     assert!(config["description"].contains(&format!("**{NAME}**")), "{config:?}");
-    let disk = format!("{vmid}/base-{vmid}-disk");
+    let disk = format!("base-{vmid}-disk");
     assert!(config["scsi0"].contains(&disk), "{config:?}");
     config
 }
