@@ -8,9 +8,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use tokio::process::Command;
 
-use super::firmware;
+use super::{firmware, process};
 use crate::engine::{Disks, Image, SnapshotAction};
 
 /// Images through `qemu-img`.
@@ -22,9 +21,9 @@ pub(super) struct QemuImages {
 
 impl QemuImages {
     /// Runs `qemu-img`; its output when it succeeds.
-    async fn run<I: IntoIterator<Item = S>, S: Into<OsString>>(&self, args: I) -> Result<String, String> {
+    pub(super) async fn run<I: IntoIterator<Item = S>, S: Into<OsString>>(&self, args: I) -> Result<String, String> {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        let output = Command::new(&self.program)
+        let output = process::command(&self.program)
             .args(&args)
             .stdin(std::process::Stdio::null())
             // A dropped task must not leave a copy that goes on.

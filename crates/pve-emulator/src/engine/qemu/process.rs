@@ -132,6 +132,31 @@ impl Process {
     }
 }
 
+/// What a child may have of this process's environment. The rest stays here: it can hold the secrets of whoever runs the emulator, such
+/// as `PKR_VAR_proxmox_token`, and a guest's process may outlive the emulator with all that it was given, for `/proc/PID/environ` to show.
+const INHERITED: [&str; 7] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LC_ALL",
+    // Where a QEMU that was not installed by the distribution finds its libraries and modules.
+    "LD_LIBRARY_PATH",
+    "QEMU_MODULE_DIR",
+];
+
+/// A program of QEMU to be run, without the environment of this process.
+pub(super) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    command.envs(
+        INHERITED
+            .into_iter()
+            .filter_map(|name| Some((name, std::env::var_os(name)?))),
+    );
+    command
+}
+
 /// Starts QEMU in the run folder. What it prints goes to a file there, so that its last words outlive this process. It gets a
 /// process group of its own: a Ctrl-C in the terminal is for the emulator, which ends its guests in order.
 ///
@@ -139,7 +164,7 @@ impl Process {
 /// The program cannot be started.
 pub(super) fn spawn(program: &Path, run: &RunDir, vmid: u32, argv: &[String]) -> std::io::Result<Child> {
     let output = std::fs::File::create(run.file(&Names(vmid).output()))?;
-    Command::new(program)
+    command(program)
         // PVE's program is called so, and clients look for `kvm: ` in task logs.
         .arg0("kvm")
         .args(argv)
@@ -178,6 +203,7 @@ pub(super) fn exit_text(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::images::QemuImages;
     use super::*;
 
     #[test]
@@ -189,6 +215,48 @@ mod tests {
         assert_eq!(stat.resident_bytes, 2500 * 4096);
         assert!(!stat.zombie);
         assert_eq!(parse_stat("1 (x"), None);
+    }
+
+    /// Runs itself once more with a secret in its environment, as whoever builds on real guests has it.
+    #[tokio::test]
+    async fn no_child_gets_a_secret_of_the_environment() {
+        const SECRET: &str = "PKR_VAR_proxmox_token";
+        if std::env::var_os(SECRET).is_none() {
+            let name = std::thread::current().name().unwrap().to_owned();
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", &name, "--nocapture"])
+                .env(SECRET, "planted-secret")
+                .env("LANG", "C")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let shell = Path::new("/bin/sh");
+        let mut guest = spawn(shell, &run, 100, &["-c".to_owned(), "env".to_owned()]).unwrap();
+        assert!(guest.wait().await.unwrap().success());
+        let images = QemuImages {
+            program: shell.to_owned(),
+            firmware_dir: PathBuf::new(),
+        };
+        for (who, seen) in [
+            (
+                "guest",
+                std::fs::read_to_string(run.file(&Names(100).output())).unwrap(),
+            ),
+            ("images", images.run(["-c", "env"]).await.unwrap()),
+        ] {
+            assert!(seen.lines().any(|line| line == "LANG=C"), "{who}: {seen}");
+            assert!(!seen.contains("planted-secret"), "{who}: {seen}");
+            // What the shell sets for itself.
+            let own = ["PWD", "OLDPWD", "SHLVL", "_"];
+            for name in seen.lines().filter_map(|line| Some(line.split_once('=')?.0)) {
+                assert!(INHERITED.contains(&name) || own.contains(&name), "{who}: {name}");
+            }
+        }
     }
 
     #[tokio::test]
