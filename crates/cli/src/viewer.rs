@@ -22,15 +22,19 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    fn cancelling(self) -> &'static str {
+    fn cancelling(self, complete: bool) -> &'static str {
         match self {
+            Self::Build if complete => {
+                "cancelling: the image is complete and stays, what was still to come is left out; once more stops waiting for that"
+            }
             Self::Build => "cancelling: what the build made is being removed; once more stops waiting for that",
             Self::Verification => "cancelling: the clones are being removed; once more stops waiting for that",
         }
     }
 
-    fn abandoned(self) -> &'static str {
+    fn abandoned(self, complete: bool) -> &'static str {
         match self {
+            Self::Build if complete => "stopped before the build had ended, whose image is complete and stays",
             Self::Build => "stopped before the clean-up was done",
             Self::Verification => "stopped before the clones were removed",
         }
@@ -60,6 +64,8 @@ pub(crate) struct Viewer {
     /// What each event is marked with in `--json`.
     mark: Option<&'static str>,
     id: Option<String>,
+    /// Whether the image is complete, so that nothing takes it away any more.
+    complete: bool,
     /// What a verification found, also where it could not be written down or the clones not be removed.
     pub(crate) found: Option<Box<VerifyReport>>,
 }
@@ -76,6 +82,7 @@ impl Viewer {
             work,
             mark: None,
             id: None,
+            complete: false,
             found: None,
         }
     }
@@ -101,7 +108,7 @@ impl Viewer {
                 () = signals.second() => return None,
                 () = signals.first(), if !cancelling => {
                     cancelling = true;
-                    self.console.error_line(self.work.cancelling());
+                    self.console.error_line(self.work.cancelling(self.complete));
                 }
                 Some(event) = events.recv() => self.event(&event),
                 ended = &mut *work => {
@@ -119,6 +126,7 @@ impl Viewer {
         if let EventKind::BuildStarted { .. } | EventKind::VerifyStarted { .. } = &event.kind {
             self.id = Some(event.build.clone());
         }
+        self.complete |= event.image_is_complete();
         if let EventKind::VerifyFinished { report, .. } = &event.kind {
             self.found.clone_from(report);
         }
@@ -156,7 +164,7 @@ impl Viewer {
     /// Says what may be left after a second signal; gives the exit code.
     pub(crate) fn abandoned(&mut self, client: &Client, signals: &Signals) -> Exit {
         let exit = signals.exit().unwrap_or(Exit::Failed);
-        let mut problem = Problem::failed(self.work.abandoned());
+        let mut problem = Problem::failed(self.work.abandoned(self.complete));
         problem.exit = exit;
         if let Some(id) = &self.id {
             problem = problem.help(self.work.leftovers(id, client.endpoint()));
@@ -164,5 +172,55 @@ impl Viewer {
         self.view.close();
         problem.show(&self.console);
         exit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::{ColorChoice, Settings};
+
+    fn event(fields: &Value) -> Event {
+        let mut object = json!({"version": 1, "time": "2026-11-26T12:00:00Z", "build": "7f3a12bc"});
+        let Some(all) = object.as_object_mut() else {
+            panic!("an object")
+        };
+        all.extend(fields.as_object().cloned().unwrap_or_default());
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn what_a_cancel_takes_away_depends_on_whether_the_image_is_complete() {
+        let finished =
+            |step, ok| json!({"event": "step_finished", "step": step, "ok": ok, "seconds": 1.0, "summary": ""});
+        let started = |step| json!({"event": "step_started", "step": step});
+        for (seen, complete) in [
+            (started("create"), false),
+            (finished("template", true), false),
+            (started("publish"), false),
+            (finished("publish", false), false),
+            (finished("publish", true), true),
+            // The first that a resumed build does.
+            (started("move_old"), true),
+            (started("delete_old"), true),
+            (started("renumber"), true),
+        ] {
+            let console = Console::new(Settings {
+                json: false,
+                quiet: true,
+                verbose: 0,
+                color: ColorChoice::Never,
+                no_color: false,
+            });
+            let mut viewer = Viewer::new(&console, Work::Build);
+            viewer.event(&event(&seen));
+            assert_eq!(viewer.complete, complete, "{seen}");
+            let told = viewer.work.cancelling(viewer.complete);
+            assert_eq!(told.contains("is being removed"), !complete, "{told}");
+            let told = viewer.work.abandoned(viewer.complete);
+            assert_eq!(told.contains("complete and stays"), complete, "{told}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Artifact;
+use super::steps::{PUBLISH, is_complete};
 use crate::communicator::OutputStream;
 use crate::verify::VerifyReport;
 
@@ -25,6 +26,18 @@ pub struct Event {
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
+}
+
+impl Event {
+    /// Whether the image is complete from here on, so that neither a failure nor a cancel takes it away again.
+    pub fn image_is_complete(&self) -> bool {
+        match &self.kind {
+            EventKind::StepFinished { step, ok: true, .. } => step == PUBLISH,
+            // A build that is gone on with may have published before.
+            EventKind::StepStarted { step } => is_complete(step),
+            _ => false,
+        }
+    }
 }
 
 /// What happened.

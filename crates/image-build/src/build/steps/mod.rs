@@ -25,6 +25,7 @@ pub(crate) use delete_old::DELETE_OLD;
 pub(super) use finalise::template_tags;
 pub(crate) use medium::needs_medium;
 pub(crate) use move_old::MOVE_OLD;
+pub(crate) use publish::PUBLISH;
 pub(crate) use renumber::RENUMBER;
 pub(crate) use retire::RETIRE;
 

@@ -14,6 +14,9 @@ use crate::build::description;
 use crate::build::step::{Step, StepName};
 use crate::journal::Inputs;
 
+/// The step's name. Once it has ended, the image is complete.
+pub(crate) const PUBLISH: &str = "publish";
+
 /// The image's name, tags and description in place of the build's, in one call: whoever lists sees the one or the other.
 #[derive(Debug)]
 pub(super) struct Publish;
@@ -21,7 +24,7 @@ pub(super) struct Publish;
 #[async_trait]
 impl Step<Context> for Publish {
     fn name(&self) -> StepName {
-        "publish".into()
+        PUBLISH.into()
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
