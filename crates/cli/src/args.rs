@@ -132,11 +132,20 @@ pub(crate) struct BuildArgs {
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) replace: ReplaceArgs,
+    /// How long a clone may take to its login, and k3s from there
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        requires = "replace",
+        conflicts_with = "no_verify",
+        help_heading = "Replacing a template"
+    )]
+    pub(crate) verify_timeout: Option<u64>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }
 
-/// Options of a build that takes the place of a template of its name.
+/// What a build does that takes the place of a template of its name, as far as a plan has to know it.
 #[derive(Debug, Args)]
 pub(crate) struct ReplaceArgs {
     /// Build beside the template that has this name, and take its place once the new one is finished and verified; the old one
@@ -162,15 +171,6 @@ pub(crate) struct ReplaceArgs {
         help_heading = "Replacing a template"
     )]
     pub(crate) ipconfig: Vec<String>,
-    /// How long a clone may take to its login, and k3s from there
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        requires = "replace",
-        conflicts_with = "no_verify",
-        help_heading = "Replacing a template"
-    )]
-    pub(crate) verify_timeout: Option<u64>,
 }
 
 /// What becomes of the old template.

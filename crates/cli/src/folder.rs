@@ -10,9 +10,21 @@ use serde_json::json;
 use crate::output::{Console, Problem};
 use crate::variable_args::{VariableArg, VariableArgs, secrets_given};
 
+/// Reads files where a signal can stop waiting for that: one may be a pipe that nobody writes to, or lie on a mount that is gone. What
+/// is dropped goes on by itself and ends with the process.
+pub(crate) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // It is never aborted.
+        Err(end) => std::panic::resume_unwind(end.into_panic()),
+    }
+}
+
 /// Reads and checks a template folder, and shows its warnings.
-pub(crate) fn load(dir: &Path, variables: &VariableArgs, console: &Console) -> Result<Loaded, Box<Problem>> {
-    let loaded = TemplateFolder::load(dir, &inputs(variables, console)).map_err(|error| Problem::before(&error))?;
+pub(crate) async fn load(dir: &Path, variables: &VariableArgs, console: &Console) -> Result<Loaded, Box<Problem>> {
+    let (dir, inputs) = (dir.to_owned(), inputs(variables, console));
+    let loaded = off_thread(move || TemplateFolder::load(&dir, &inputs)).await;
+    let loaded = loaded.map_err(|error| Problem::before(&error))?;
     for warning in loaded.warnings.iter() {
         show_warning(console, warning);
     }
@@ -20,28 +32,29 @@ pub(crate) fn load(dir: &Path, variables: &VariableArgs, console: &Console) -> R
 }
 
 /// A client for the cluster that a loaded folder names.
-pub(crate) fn client(loaded: &Loaded) -> Result<Client, Box<Problem>> {
-    connect(loaded.connection().map_err(|error| Problem::before(&error))?)
+pub(crate) async fn client(loaded: &Loaded) -> Result<Client, Box<Problem>> {
+    connect(loaded.connection().map_err(|error| Problem::before(&error))?).await
 }
 
-/// The connection of a template folder, or of the variables and the environment alone.
-pub(crate) fn connection(
+/// A client for the cluster that a template folder names, or the variables and the environment alone.
+pub(crate) async fn connected(
     dir: Option<&Path>,
     variables: &VariableArgs,
     console: &Console,
-) -> Result<Connection, Box<Problem>> {
-    let inputs = inputs(variables, console);
-    let read = match dir {
+) -> Result<Client, Box<Problem>> {
+    let (dir, inputs) = (dir.map(Path::to_owned), inputs(variables, console));
+    let read = off_thread(move || match dir {
         Some(dir) => TemplateFolder::new(dir).connection(&inputs),
         None => TemplateFolder::connection_without_folder(&inputs),
-    };
-    read.map_err(|error| Problem::before(&error))
+    });
+    connect(&read.await.map_err(|error| Problem::before(&error))?).await
 }
 
-/// A client for a connection.
-pub(crate) fn connect(connection: &Connection) -> Result<Client, Box<Problem>> {
-    connection
-        .client()
+/// A client for a connection, whose authorities are read from a file.
+pub(crate) async fn connect(connection: &Connection) -> Result<Client, Box<Problem>> {
+    let connection = connection.clone();
+    off_thread(move || connection.client())
+        .await
         .map_err(|error| Problem::of_client("setting up the connection", &error))
 }
 

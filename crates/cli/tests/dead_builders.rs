@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Cluster, Ended, Folder, IMAGE, k3simage, signal, until};
-use pve_emulator::{Emulator, Timing};
+use pve_emulator::{Emulator, FaultAction, Timing};
 use serde_json::Value;
 
 /// Guests take some time, so that a step can be hit in its middle.
@@ -130,6 +130,80 @@ fn what_a_dead_build_left_is_collected() {
         collected(&cluster, &["--yes", "--volume-age", "0"]).expect(0, &[]);
         assert_eq!(cluster.inventory(), before, "killed at {step}");
     }
+}
+
+/// 2 and 3 say that nothing was changed, so they end with the first removal; and what is gone is told whatever follows.
+#[test]
+fn a_failure_in_the_middle_of_a_collection_hides_nothing_of_what_is_gone() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    killed(&cluster, &folder, at("install"));
+    settle(&cluster);
+    collected(&cluster, &["--volume-age", "0"]).expect(0, &["vm 9000", "k3simage-build-"]);
+    let refuse = |path: &str| {
+        let denied = FaultAction::Status(403, "Permission check failed (/, on purpose)".to_owned());
+        cluster.emulator.fail_next("DELETE", path, denied);
+    };
+    let gc = || cluster.run(&["gc", "--yes", "--json", "--volume-age", "0"], &[]);
+    let events = |ended: &Ended, kind: &str| {
+        let mut all = ended.objects();
+        all.retain(|event| event["event"] == kind);
+        all
+    };
+    refuse("/nodes/pve/qemu/9000");
+    let ended = gc().expect(2, &["on purpose"]);
+    assert_eq!(events(&ended, "removed"), [] as [Value; 0]);
+    assert_eq!(cluster.emulator.vmids(), [9000]);
+    // What was to remove it has taken it over, until its lease ends.
+    cluster.emulator.advance_clock(Duration::from_secs(600));
+    refuse("/nodes/pve/storage/*");
+    let ended = gc().expect(1, &["on purpose"]);
+    let removed = events(&ended, "removed");
+    assert_eq!(removed.len(), 1, "{removed:?}");
+    assert_eq!(removed[0]["thing"], "vm 9000 on pve");
+    assert_eq!(
+        events(&ended, "error")[0]["exit_code"],
+        2,
+        "the removal of the volume alone"
+    );
+    gc().expect(0, &["\"removed\"", ".iso on pve"]);
+}
+
+/// What nobody can tell is neither alive nor dead: a person has to look at it.
+#[test]
+fn a_vm_with_a_tag_and_no_journal_is_unclear_and_stays() {
+    let cluster = cluster();
+    cluster.block_on(async {
+        let pve = proxmox_client::Client::builder(cluster.emulator.url())
+            .auth(proxmox_client::Auth::token(
+                cluster.emulator.token_id(),
+                cluster.emulator.token_secret().to_owned(),
+            ))
+            .tls(proxmox_client::Tls::Pinned(
+                cluster.emulator.fingerprint().parse().unwrap(),
+            ))
+            .build()
+            .unwrap();
+        let node = pve.node(&proxmox_client::NodeName::new("pve").unwrap());
+        let vm = proxmox_client::CreateVm::new().tags(["k3simage-build-0123abcd"]);
+        let upid = node.qemu("600".parse().unwrap()).create(&vm).await.unwrap();
+        let _ = pve
+            .wait_task(&upid, proxmox_client::Wait::at_most(Duration::from_secs(60)))
+            .await
+            .unwrap();
+    });
+    let wanted = &[
+        "0123abcd  unclear  build",
+        "look at it yourself",
+        "nothing is left of dead builds",
+    ];
+    cluster.run(&["gc", "--yes"], &[]).expect(0, wanted);
+    let found = cluster.run(&["gc", "--json"], &[]).expect(0, &[]).objects();
+    assert_eq!(
+        (&found[0]["event"], &found[0]["state"]),
+        (&"found".into(), &"unclear".into())
+    );
+    assert_eq!(cluster.emulator.vmids(), [600]);
 }
 
 #[test]

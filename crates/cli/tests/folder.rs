@@ -2,7 +2,11 @@
 
 mod common;
 
-use common::{Folder, IMAGE, k3simage, names, run};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Folder, IMAGE, k3simage, names, run, signal};
+use rustix::fs::{Mode, OFlags, open};
 
 #[test]
 fn init_writes_a_folder_that_validates() {
@@ -159,4 +163,46 @@ fn colours_only_where_asked_for() {
         .output()
         .unwrap();
     assert!(!ended.stdout.contains(&0x1b));
+}
+
+/// A variable file may be a pipe that nobody writes to, or lie on a mount that is gone.
+#[test]
+fn a_signal_ends_what_waits_for_a_file() {
+    let folder = Folder::new();
+    let pipe = folder.temp.path().join("pipe.pkrvars.hcl");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let given = format!("-var-file={}", pipe.display());
+    let commands: [&[&str]; 8] = [
+        &["validate", folder.path()],
+        &["plan", folder.path()],
+        &["build", folder.path()],
+        &["build", folder.path(), "--emulator"],
+        &["resume", "0123abcd", folder.path()],
+        &["list", folder.path()],
+        &["gc", folder.path()],
+        &["verify", "some", folder.path()],
+    ];
+    for command in commands {
+        let mut child = k3simage(command)
+            .arg(&given)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        // A pipe can be opened like this once somebody waits for what comes out.
+        let writer = loop {
+            match open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
+                Ok(writer) => break writer,
+                Err(_) => assert!(
+                    begun.elapsed() < Duration::from_secs(60),
+                    "{command:?} does not read it"
+                ),
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        };
+        signal(&child, "TERM");
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{command:?}");
+        drop(writer);
+    }
 }

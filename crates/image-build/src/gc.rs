@@ -151,6 +151,29 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Whether the process behind it lives. What is more alive is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// It gave no sign of life for as long as it had promised one: it can be removed.
+    Dead,
+    /// Nothing can be said, so it is left alone: a person has to look at it.
+    Unclear,
+    /// It counts as living, and is left alone.
+    Alive,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead => "dead",
+            Self::Unclear => "unclear",
+            Self::Alive => "alive",
+        })
+    }
+}
+
 /// A build or a verification that has not ended, and what there is of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -163,9 +186,9 @@ pub struct Found {
     pub image: Option<String>,
     /// The step that it began last, when its journal tells.
     pub step: Option<String>,
-    /// Whether its process counts as living, or nothing can be said: it is left alone then.
-    pub living: bool,
-    /// Why it counts as living or dead, for people.
+    /// Whether its process lives; only what is dead can be removed.
+    pub state: State,
+    /// Why that is so, for people.
     pub because: String,
     /// What there is of it.
     pub things: Vec<Thing>,
@@ -174,8 +197,8 @@ pub struct Found {
 impl Found {
     /// Takes in what was found of it elsewhere. One sign of life is enough.
     fn merge(&mut self, other: Self) {
-        if other.living && !self.living {
-            self.living = true;
+        if other.state > self.state {
+            self.state = other.state;
             self.because = other.because;
         }
         self.things.extend(other.things);
@@ -222,13 +245,13 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
     }
     for volume in volumes(client, &resources).await? {
         let lone = || {
-            let (living, because) = of_lone_volume(client, &resources, volume.made, volume_age);
+            let (state, because) = of_lone_volume(client, &resources, volume.made, volume_age);
             Found {
                 id: volume.id.clone(),
                 of: volume.of,
                 image: None,
                 step: None,
-                living,
+                state,
                 because,
                 things: Vec::new(),
             }
@@ -263,7 +286,7 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Opt
         of,
         image: None,
         step: None,
-        living: true,
+        state: State::Unclear,
         because: String::new(),
         things: vec![Thing::Vm {
             node: node.to_owned(),
@@ -290,7 +313,7 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Opt
             };
             (found.of, found.id) = (of, id);
             let life = life(client, &journal, &CancellationToken::new()).await?;
-            found.living = life.is_some();
+            found.state = if life.is_some() { State::Alive } else { State::Dead };
             found.because = life.unwrap_or_else(|| format!("it gave no sign of life since {}", journal.lease));
             if of == Origin::Build {
                 look_at_swap(client, &mut found, &journal).await?;
@@ -316,7 +339,7 @@ fn lone_copy(guest: &Resource) -> Option<(String, Found)> {
         of: Origin::Build,
         image: None,
         step: None,
-        living: true,
+        state: State::Unclear,
         because: format!("vm {vmid} has the name of its copy, but its own VM is not there: look at it yourself"),
         things: vec![Thing::Vm {
             node,
@@ -370,7 +393,7 @@ async fn look_at_complete(
     };
     let mut renumbered = false;
     // What lives is at work on it.
-    if let Some(replacing) = journal.replacing.as_ref().filter(|_| !found.living) {
+    if let Some(replacing) = journal.replacing.as_ref().filter(|_| found.state == State::Dead) {
         let node = NodeName::new(node.as_str()).map_err(Error::api("reading the cluster's guests"))?;
         let new = client.node(&node).qemu(journal.vmid);
         let remains = Remains::look(client, &new, replacing, &journal.image, &journal.build, cancel).await?;

@@ -339,7 +339,10 @@ async fn what_cannot_be_removed_is_named() {
     let found = image_build::gc::find(&lab.client, image_build::gc::VOLUME_AGE)
         .await
         .unwrap();
-    assert!(found.len() == 1 && !found[0].living, "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].state == image_build::gc::State::Dead,
+        "{found:?}"
+    );
     // What was found is told all the same.
     let report: VerifyReport = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert!(report.ok);

@@ -215,6 +215,8 @@ struct Exception {
     findings: Vec<String>,
     console: Vec<String>,
     screen: Option<PathBuf>,
+    kept: Vec<String>,
+    left: Vec<String>,
 }
 
 impl Exception {
@@ -242,6 +244,8 @@ impl Exception {
             findings,
             console,
             screen,
+            kept,
+            left,
         } = inner;
         self.status = self.status.or(status);
         self.upid = self.upid.take().or(upid);
@@ -264,6 +268,12 @@ impl Exception {
             self.console = console;
         }
         self.screen = self.screen.take().or(screen);
+        if self.kept.is_empty() {
+            self.kept = kept;
+        }
+        if self.left.is_empty() {
+            self.left = left;
+        }
     }
 
     /// Makes the Python object; what goes wrong on the way (an interrupted import) is the exception instead.
@@ -303,13 +313,19 @@ impl Exception {
         raised.setattr("findings", self.findings)?;
         raised.setattr("console", self.console)?;
         raised.setattr("screen", self.screen)?;
+        raised.setattr("kept", self.kept)?;
+        raised.setattr("left", self.left)?;
         Ok(PyErr::from_value(raised))
     }
 }
 
-/// What an undo could not remove, or left on purpose.
+/// What an undo could not remove, or left on purpose, or as a complete image.
 fn left_behind(error: &ImageError) -> Vec<String> {
     match error {
+        ImageError::Unfinished { .. } => vec![error.to_string()],
+        ImageError::Step { source, .. } if matches!(**source, ImageError::Unfinished { .. }) => {
+            vec![source.to_string()]
+        }
         ImageError::Step { cleanup, kept, .. } => cleanup
             .iter()
             .map(ToString::to_string)
@@ -357,7 +373,11 @@ fn image_link(error: &ImageError) -> Exception {
             exception.findings = report.at(Level::Error).map(ToString::to_string).collect();
         }
         ImageError::Script { tail, .. } => exception.log_tail.clone_from(tail),
-        ImageError::Step { sight, .. } => {
+        ImageError::Step {
+            sight, cleanup, kept, ..
+        } => {
+            exception.kept.clone_from(kept);
+            exception.left = cleanup.iter().map(ToString::to_string).collect();
             exception.console.clone_from(&sight.console);
             exception.screen.clone_from(&sight.screen);
         }

@@ -25,22 +25,28 @@ impl fmt::Debug for FolderInputs {
     }
 }
 
+/// The environment, then files, then single values, so that the nearer to the call the stronger.
+pub(crate) fn inputs(variables: Option<&Bound<'_, PyMapping>>, var_files: &[PathBuf]) -> PyResult<Inputs> {
+    let mut inputs = var_files.iter().fold(Inputs::from_env(), Inputs::var_file);
+    if let Some(variables) = variables {
+        for item in variables.items()? {
+            let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
+            if !value.is_none() {
+                inputs = inputs.var(&name, variable_text(&name, &value)?);
+            }
+        }
+    }
+    Ok(inputs)
+}
+
 impl FolderInputs {
-    /// Files first and then single values, so that the nearer to the call the stronger.
+    /// The folder with its variables.
     pub(crate) fn read(
         folder: PathBuf,
         variables: Option<&Bound<'_, PyMapping>>,
         var_files: Vec<PathBuf>,
     ) -> PyResult<Self> {
-        let mut inputs = var_files.iter().fold(Inputs::from_env(), Inputs::var_file);
-        if let Some(variables) = variables {
-            for item in variables.items()? {
-                let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
-                if !value.is_none() {
-                    inputs = inputs.var(&name, variable_text(&name, &value)?);
-                }
-            }
-        }
+        let inputs = inputs(variables, &var_files)?;
         Ok(Self { folder, inputs })
     }
 

@@ -4,19 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use image_build::build::{Artifact as BuiltArtifact, Event as BuildEvent};
-use image_build::gc::{Found, find, remove as remove_dead};
-use proxmox_client::Client as Pve;
+use image_build::gc::{Found, State, find, remove as remove_dead};
 use pyo3::coroutine::CancelHandle;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
 use crate::artifact::Artifact;
 use crate::client::Client;
-use crate::errors::{Failure, invalid_input};
+use crate::errors::{Failure, invalid_input, raise};
 use crate::json::Json;
-use crate::pipeline::resolved;
+use crate::pipeline::{Files, built, resolved};
+use crate::place::Place;
 use crate::request::Request;
 use crate::runtime::{Running, Silent};
 use crate::seconds::Seconds;
@@ -56,13 +55,13 @@ impl Leftover {
         self.found.step.as_deref()
     }
 
-    /// Whether its process counts as living, or nothing can be said: it is left alone then.
+    /// "dead": it can be removed; "alive": its process counts as living; "unclear": nothing can be said, look at it yourself.
     #[getter]
-    fn living(&self) -> bool {
-        self.found.living
+    fn state(&self) -> String {
+        self.found.state.to_string()
     }
 
-    /// Why it counts as living or dead.
+    /// Why that is so.
     #[getter]
     fn because(&self) -> &str {
         &self.found.because
@@ -95,8 +94,7 @@ impl Leftover {
     }
 
     fn __repr__(&self) -> String {
-        let Found { id, of, living, .. } = &self.found;
-        let state = if *living { "alive" } else { "dead" };
+        let Found { id, of, state, .. } = &self.found;
         format!("<k3simage.Leftover {of} {id}: {state}>")
     }
 }
@@ -105,19 +103,16 @@ fn start_resume(
     build_id: String,
     request: Request,
     on_event: Option<Py<PyAny>>,
-    manifest: Option<PathBuf>,
+    files: Files,
     lease: Duration,
 ) -> PyResult<Running<BuiltArtifact, BuildEvent>> {
-    Running::undoing(on_event, move |events, token| async move {
+    Running::undoing(on_event, built, move |events, token| async move {
         let (pve, spec) = resolved(request).await?;
-        let mut build = image_build::resume(&pve, spec, build_id)
+        let build = image_build::resume(&pve, spec, build_id)
             .events(events)
             .cancel(token)
             .lease(lease);
-        if let Some(path) = manifest {
-            build = build.manifest(path);
-        }
-        Ok(build.await?)
+        Ok(files.of(build).await?)
     })
 }
 
@@ -125,7 +120,8 @@ fn start_resume(
 ///
 /// Any machine can do so that has the template folder, or the spec, and the same API token. What is not as it was when the build
 /// began raises BuildError with a list of what changed, and nothing is touched; so does a build whose builder still counts as
-/// living. Takes the arguments of build().
+/// living. Takes the arguments of build(), but for `replace`, `verify`, `ip_configs` and `verify_timeout`: what the build was asked for
+/// stands in its journal.
 ///
 /// Args:
 ///     build_id: Its short id, as its events and gc() show it.
@@ -137,10 +133,11 @@ fn start_resume(
 ///     on_event: Called with each Event.
 ///     manifest: A file to add the build to, in Packer's manifest shape.
 ///     lease: How long the build counts as living when this process gives no sign.
+///     screen: Where a picture of the guest's screen (PNG) goes when a step fails; beside `manifest` if not given.
 #[pyfunction]
 #[pyo3(
-    signature = (build_id, folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), **keywords),
-    text_signature = "(build_id, folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, **keywords)"
+    signature = (build_id, folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), screen=None, **keywords),
+    text_signature = "(build_id, folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, screen=None, **keywords)"
 )]
 pub(crate) fn resume(
     py: Python<'_>,
@@ -153,6 +150,7 @@ pub(crate) fn resume(
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
     lease: Seconds,
+    screen: Option<PathBuf>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Artifact> {
     let lease = lease.duration("lease")?;
@@ -165,7 +163,7 @@ pub(crate) fn resume(
         client.as_ref(),
         keywords,
     )?;
-    start_resume(build_id, request, on_event, manifest, lease)?
+    start_resume(build_id, request, on_event, Files { manifest, screen }, lease)?
         .wait(py)
         .map(Artifact)
 }
@@ -175,8 +173,8 @@ pub(crate) fn resume(
 /// Cancelling the awaitable undoes the build before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (build_id, folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), **keywords),
-    text_signature = "(build_id, folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, **keywords)"
+    signature = (build_id, folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), screen=None, **keywords),
+    text_signature = "(build_id, folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, screen=None, **keywords)"
 )]
 pub(crate) async fn resume_async(
     build_id: String,
@@ -188,6 +186,7 @@ pub(crate) async fn resume_async(
     on_event: Option<Py<PyAny>>,
     manifest: Option<PathBuf>,
     lease: Seconds,
+    screen: Option<PathBuf>,
     keywords: Option<Py<PyDict>>,
     #[pyo3(cancel_handle)] cancel: CancelHandle,
 ) -> PyResult<Artifact> {
@@ -207,80 +206,99 @@ pub(crate) async fn resume_async(
             keywords,
         )
     })?;
-    start_resume(build_id, request, on_event, manifest, lease)?
+    start_resume(build_id, request, on_event, Files { manifest, screen }, lease)?
         .drive(cancel)
         .await
         .map(Artifact)
 }
 
-/// The cluster of a call that takes no folder.
-fn cluster(py: Python<'_>, client: Option<&Py<Client>>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Pve> {
-    let fields = match keywords {
-        Some(keywords) => keywords.copy()?,
-        None => PyDict::new(py),
-    };
-    let access = Access::take(&fields)?;
-    if let Some(name) = fields.keys().iter().next() {
-        return Err(invalid_input(&format!("gc() has no argument {name}")));
-    }
-    match client {
-        Some(_) if !access.is_empty() => Err(invalid_input(
-            "client already says where and as whom: leave out url, token and the like",
-        )),
-        Some(client) => Ok(client.get().pve().clone()),
-        None => access.client(),
-    }
-}
-
 /// Lists, and removes what is dead when asked. One that cannot be removed does not keep the others; the first failure is raised.
-async fn collect(pve: Pve, remove: bool, age: Duration, token: CancellationToken) -> Result<Vec<Leftover>, Failure> {
+async fn collect(
+    place: Place,
+    remove: bool,
+    age: Duration,
+    token: CancellationToken,
+) -> Result<Vec<Leftover>, Failure> {
+    let pve = place.connected().await?;
     let mut failure = None;
     let mut all = Vec::new();
     for found in find(&pve, age).await? {
         let mut removed = Vec::new();
-        if remove && !found.living && !token.is_cancelled() {
-            match remove_dead(&pve, &found, &token).await {
-                Ok(things) => removed = things,
+        if remove && found.state == State::Dead && !token.is_cancelled() {
+            match remove_dead(&pve, &found, &token, &mut removed).await {
+                // Who stopped it gets the list with what was removed until then.
+                Err(_) if token.is_cancelled() => {}
                 Err(error) => {
                     failure.get_or_insert(error);
                 }
+                Ok(()) => {}
             }
         }
         all.push(Leftover { found, removed });
     }
     match failure {
         None => Ok(all),
-        Some(error) => Err(error.into()),
+        Some(error) => Err(with_leftovers(error.into(), all)),
     }
 }
 
-fn start_gc(pve: Pve, remove: bool, age: Duration) -> PyResult<Running<Vec<Leftover>, Silent>> {
-    Running::undoing(None, move |_, token| collect(pve, remove, age, token))
+/// The failure with what the call found and removed all the same.
+fn with_leftovers(failure: Failure, all: Vec<Leftover>) -> Failure {
+    let raised = raise(failure);
+    let told = Python::attach(|py| raised.value(py).setattr("leftovers", all));
+    Failure::Raised(told.err().unwrap_or(raised))
+}
+
+/// What a removal that was stopped has done until then.
+fn removed_until_then(all: Vec<Leftover>, py: Python<'_>) -> PyResult<(String, Py<PyAny>)> {
+    let removed: Vec<&str> = all.iter().flat_map(|one| &one.removed).map(String::as_str).collect();
+    let told = match removed.as_slice() {
+        [] => "nothing was removed".to_owned(),
+        removed => format!("removed before it stopped: {}", removed.join(", ")),
+    };
+    Ok((told, all.into_pyobject(py)?.into_any().unbind()))
+}
+
+fn start_gc(place: Place, remove: bool, age: Duration) -> PyResult<Running<Vec<Leftover>, Silent>> {
+    Running::undoing(None, removed_until_then, move |_, token| {
+        collect(place, remove, age, token)
+    })
 }
 
 /// Lists the builds and verifications that have not ended, and what there is of each; with `remove`, removes what is dead.
 ///
 /// What counts as living, and what k3simage did not make, is never touched. The cluster is `client`, or what `url`, `token`,
-/// `username`, `password`, `fingerprint`, `ca_file` and `insecure` say; what these leave out is taken from PKR_VAR_proxmox_*.
+/// `username`, `password`, `fingerprint`, `ca_file` and `insecure` say; what these leave out is taken from `variables`, the folder's
+/// variables and PKR_VAR_proxmox_*.
+///
+/// Where something cannot be removed, the rest is all the same; then the first failure is raised, whose `leftovers` is the list that
+/// this would have returned.
 ///
 /// Args:
+///     folder: A template folder to take the connection from.
+///     variables: Variables as the folder has them, which stand above every file and the environment.
+///     var_files: More variable files.
 ///     client: The cluster.
 ///     remove: Remove what is dead.
 ///     volume_age: How old a volume without a VM has to be until it counts as left behind.
 #[pyfunction]
 #[pyo3(
-    signature = (*, client=None, remove=false, volume_age=Seconds::Number(7200.0), **keywords),
-    text_signature = "(*, client=None, remove=False, volume_age=7200.0, **keywords)"
+    signature = (*, folder=None, variables=None, var_files=Vec::new(), client=None, remove=false, volume_age=Seconds::Number(7200.0), **keywords),
+    text_signature = "(*, folder=None, variables=None, var_files=(), client=None, remove=False, volume_age=7200.0, **keywords)"
 )]
 pub(crate) fn gc(
     py: Python<'_>,
+    folder: Option<PathBuf>,
+    variables: Option<&Bound<'_, PyMapping>>,
+    var_files: Vec<PathBuf>,
     client: Option<Py<Client>>,
     remove: bool,
     volume_age: Seconds,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Vec<Leftover>> {
     let age = volume_age.duration("volume_age")?;
-    start_gc(cluster(py, client.as_ref(), keywords)?, remove, age)?.wait(py)
+    let place = Place::read(py, "gc", folder, variables, var_files, client.as_ref(), keywords)?;
+    start_gc(place, remove, age)?.wait(py)
 }
 
 /// Lists the builds and verifications that have not ended, awaited: as gc().
@@ -288,10 +306,13 @@ pub(crate) fn gc(
 /// Cancelling the awaitable stops between two removals; run again, it goes on.
 #[pyfunction]
 #[pyo3(
-    signature = (*, client=None, remove=false, volume_age=Seconds::Number(7200.0), **keywords),
-    text_signature = "(*, client=None, remove=False, volume_age=7200.0, **keywords)"
+    signature = (*, folder=None, variables=None, var_files=Vec::new(), client=None, remove=false, volume_age=Seconds::Number(7200.0), **keywords),
+    text_signature = "(*, folder=None, variables=None, var_files=(), client=None, remove=False, volume_age=7200.0, **keywords)"
 )]
 pub(crate) async fn gc_async(
+    folder: Option<PathBuf>,
+    variables: Option<Py<PyMapping>>,
+    var_files: Vec<PathBuf>,
     client: Option<Py<Client>>,
     remove: bool,
     volume_age: Seconds,
@@ -299,6 +320,12 @@ pub(crate) async fn gc_async(
     #[pyo3(cancel_handle)] cancel: CancelHandle,
 ) -> PyResult<Vec<Leftover>> {
     let age = volume_age.duration("volume_age")?;
-    let pve = Python::attach(|py| cluster(py, client.as_ref(), keywords.as_ref().map(|d| d.bind(py))))?;
-    start_gc(pve, remove, age)?.drive(cancel).await
+    let place = Python::attach(|py| {
+        let (variables, keywords) = (
+            variables.as_ref().map(|d| d.bind(py)),
+            keywords.as_ref().map(|d| d.bind(py)),
+        );
+        Place::read(py, "gc", folder, variables, var_files, client.as_ref(), keywords)
+    })?;
+    start_gc(place, remove, age)?.drive(cancel).await
 }

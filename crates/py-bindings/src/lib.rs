@@ -23,6 +23,7 @@ mod inventory;
 mod json;
 mod leftovers;
 mod pipeline;
+mod place;
 mod request;
 mod runtime;
 mod seconds;

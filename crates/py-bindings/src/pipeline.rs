@@ -36,17 +36,21 @@ async fn look(request: Request, replace: Option<Replace>) -> Result<PlanReport, 
     }))
 }
 
-/// What `replace`, `verify` and `ip_configs` say together.
+/// What `replace`, `verify`, `ip_configs` and `verify_timeout` say together.
 fn replacing(
     old: Option<&str>,
     verify: Option<bool>,
     ip_configs: Option<(String, String)>,
+    verify_timeout: Option<Seconds>,
 ) -> PyResult<Option<Replace>> {
+    let limit = verify_timeout
+        .map(|limit| limit.duration("verify_timeout"))
+        .transpose()?;
     let Some(old) = old else {
-        return match (verify, &ip_configs) {
-            (None, None) => Ok(None),
+        return match (verify, &ip_configs, limit) {
+            (None, None, None) => Ok(None),
             _ => Err(invalid_input(
-                "verify and ip_configs say how a replacement is verified: give replace too",
+                "verify, ip_configs and verify_timeout say how a replacement is verified: give replace too",
             )),
         };
     };
@@ -57,26 +61,59 @@ fn replacing(
     if !verify && ip_configs.is_some() {
         return Err(invalid_input("ip_configs are for a verification, and verify is False"));
     }
-    let replace = Replace::new(old).verify(verify);
-    Ok(Some(match ip_configs {
-        Some((first, second)) => replace.ip_configs([first, second]),
-        None => replace,
-    }))
+    if !verify && limit.is_some() {
+        return Err(invalid_input(
+            "verify_timeout is for a verification, and verify is False",
+        ));
+    }
+    let mut replace = Replace::new(old).verify(verify);
+    if let Some((first, second)) = ip_configs {
+        replace = replace.ip_configs([first, second]);
+    }
+    if let Some(limit) = limit {
+        replace = replace.verify_limit(limit);
+    }
+    Ok(Some(replace))
+}
+
+/// The files that a build writes.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) manifest: Option<PathBuf>,
+    pub(crate) screen: Option<PathBuf>,
+}
+
+impl Files {
+    /// The build that writes them.
+    pub(crate) fn of(self, mut build: image_build::Build) -> image_build::Build {
+        if let Some(path) = self.manifest {
+            build = build.manifest(path);
+        }
+        if let Some(path) = self.screen {
+            build = build.screen(path);
+        }
+        build
+    }
+}
+
+/// What a build left that had ended before it could be stopped.
+pub(crate) fn built(artifact: BuiltArtifact, py: Python<'_>) -> PyResult<(String, Py<PyAny>)> {
+    let BuiltArtifact { name, vmid, node, .. } = &artifact;
+    let told = format!("the build had ended all the same: template {vmid} {name} on {node} stays");
+    Ok((told, Artifact(artifact).into_pyobject(py)?.into_any().unbind()))
 }
 
 fn start_build(
     request: Request,
     on_event: Option<Py<PyAny>>,
-    manifest: Option<PathBuf>,
+    files: Files,
     lease: Duration,
     replace: Option<Replace>,
 ) -> PyResult<Running<BuiltArtifact, BuildEvent>> {
-    Running::undoing(on_event, move |events, token| async move {
+    Running::undoing(on_event, built, move |events, token| async move {
         let (pve, spec) = resolved(request).await?;
-        let mut build = image_build::build(&pve, spec).events(events).cancel(token).lease(lease);
-        if let Some(path) = manifest {
-            build = build.manifest(path);
-        }
+        let build = image_build::build(&pve, spec).events(events).cancel(token).lease(lease);
+        let mut build = files.of(build);
         if let Some(replace) = replace {
             build = build.replace(replace);
         }
@@ -91,7 +128,8 @@ fn start_build(
 /// leave out is taken from the folder's variables and from PKR_VAR_proxmox_*.
 ///
 /// `on_event` gets each Event, in the thread that waits. If it raises, the build is undone and its exception comes out.
-/// Ctrl-C undoes the build and then raises KeyboardInterrupt; a second one stops waiting for the undo.
+/// Ctrl-C undoes the build and then raises KeyboardInterrupt; a second one stops waiting for the undo. An image that was complete stays:
+/// the exception's notes say so, and `result` is the Artifact.
 ///
 /// Args:
 ///     folder: A template folder.
@@ -106,10 +144,12 @@ fn start_build(
 ///         one is kept under another name ("retire") or deleted ("delete").
 ///     verify: False replaces without booting two clones of the new template first.
 ///     ip_configs: Addresses of these two clones, for networks without DHCP.
+///     verify_timeout: How long one of these clones may take to its login, and k3s from there; 600 seconds if not given.
+///     screen: Where a picture of the guest's screen (PNG) goes when a step fails; beside `manifest` if not given.
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), replace=None, verify=None, ip_configs=None, **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, replace=None, verify=None, ip_configs=None, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), replace=None, verify=None, ip_configs=None, verify_timeout=None, screen=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, replace=None, verify=None, ip_configs=None, verify_timeout=None, screen=None, **keywords)"
 )]
 pub(crate) fn build(
     py: Python<'_>,
@@ -124,10 +164,12 @@ pub(crate) fn build(
     replace: Option<String>,
     verify: Option<bool>,
     ip_configs: Option<(String, String)>,
+    verify_timeout: Option<Seconds>,
+    screen: Option<PathBuf>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<Artifact> {
     let lease = lease.duration("lease")?;
-    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
+    let replace = replacing(replace.as_deref(), verify, ip_configs, verify_timeout)?;
     let request = Request::read(
         py,
         folder,
@@ -137,7 +179,7 @@ pub(crate) fn build(
         client.as_ref(),
         keywords,
     )?;
-    start_build(request, on_event, manifest, lease, replace)?
+    start_build(request, on_event, Files { manifest, screen }, lease, replace)?
         .wait(py)
         .map(Artifact)
 }
@@ -147,8 +189,8 @@ pub(crate) fn build(
 /// Cancelling the awaitable undoes the build before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), replace=None, verify=None, ip_configs=None, **keywords),
-    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, replace=None, verify=None, ip_configs=None, **keywords)"
+    signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, on_event=None, manifest=None, lease=Seconds::Number(300.0), replace=None, verify=None, ip_configs=None, verify_timeout=None, screen=None, **keywords),
+    text_signature = "(folder=None, *, spec=None, variables=None, var_files=(), client=None, on_event=None, manifest=None, lease=300.0, replace=None, verify=None, ip_configs=None, verify_timeout=None, screen=None, **keywords)"
 )]
 pub(crate) async fn build_async(
     folder: Option<PathBuf>,
@@ -162,11 +204,13 @@ pub(crate) async fn build_async(
     replace: Option<String>,
     verify: Option<bool>,
     ip_configs: Option<(String, String)>,
+    verify_timeout: Option<Seconds>,
+    screen: Option<PathBuf>,
     keywords: Option<Py<PyDict>>,
     #[pyo3(cancel_handle)] cancel: CancelHandle,
 ) -> PyResult<Artifact> {
     let lease = lease.duration("lease")?;
-    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
+    let replace = replacing(replace.as_deref(), verify, ip_configs, verify_timeout)?;
     let request = Python::attach(|py| {
         let (variables, keywords) = (
             variables.as_ref().map(|d| d.bind(py)),
@@ -182,13 +226,14 @@ pub(crate) async fn build_async(
             keywords,
         )
     })?;
-    start_build(request, on_event, manifest, lease, replace)?
+    start_build(request, on_event, Files { manifest, screen }, lease, replace)?
         .drive(cancel)
         .await
         .map(Artifact)
 }
 
-/// Looks at the cluster for whatever would stop a build, and changes nothing. Takes the arguments of build().
+/// Looks at the cluster for whatever would stop a build, and changes nothing. Takes the arguments of build(),
+/// but for `on_event`, `manifest`, `screen`, `lease` and `verify_timeout`, which change nothing here.
 #[pyfunction]
 #[pyo3(
     signature = (folder=None, *, spec=None, variables=None, var_files=Vec::new(), client=None, replace=None, verify=None, ip_configs=None, **keywords),
@@ -206,7 +251,7 @@ pub(crate) fn plan(
     ip_configs: Option<(String, String)>,
     keywords: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<PlanReport> {
-    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
+    let replace = replacing(replace.as_deref(), verify, ip_configs, None)?;
     let request = Request::read(
         py,
         folder,
@@ -236,7 +281,7 @@ pub(crate) async fn plan_async(
     ip_configs: Option<(String, String)>,
     keywords: Option<Py<PyDict>>,
 ) -> PyResult<PlanReport> {
-    let replace = replacing(replace.as_deref(), verify, ip_configs)?;
+    let replace = replacing(replace.as_deref(), verify, ip_configs, None)?;
     let request = Python::attach(|py| {
         let (variables, keywords) = (
             variables.as_ref().map(|d| d.bind(py)),

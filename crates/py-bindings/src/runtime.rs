@@ -13,6 +13,7 @@ use pyo3::coroutine::CancelHandle;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
+use pyo3::types::PyList;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -95,19 +96,23 @@ impl Notice for Silent {
     }
 }
 
+/// What came of work that ended well although it was asked to stop: a line for people, and the value that the call would have returned.
+pub(crate) type Late<T> = fn(T, Python<'_>) -> PyResult<(String, Py<PyAny>)>;
+
 /// A piece of work that runs, with what it tells and the way to stop it.
 pub(crate) struct Running<T, N> {
     task: JoinHandle<Result<T, Failure>>,
     notices: UnboundedReceiver<N>,
     callback: Option<Py<PyAny>>,
     token: CancellationToken,
-    undoes: bool,
+    /// Of work that undoes, and so can end well after it was asked to stop.
+    late: Option<Late<T>>,
 }
 
 impl<T, N> fmt::Debug for Running<T, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
-            .field("undoes", &self.undoes)
+            .field("undoes", &self.late.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -116,7 +121,7 @@ impl<T, N> Drop for Running<T, N> {
     /// Work that undoes goes on to do so by itself; all other work just ends.
     fn drop(&mut self) {
         self.token.cancel();
-        if !self.undoes {
+        if self.late.is_none() {
             self.task.abort();
         }
     }
@@ -130,13 +135,14 @@ enum Turn<T, N> {
 }
 
 impl<T: Send + 'static, N: Notice> Running<T, N> {
-    /// Starts work that tells `callback` and, once its token is cancelled, undoes what it did before it ends.
-    pub(crate) fn undoing<W, F>(callback: Option<Py<PyAny>>, work: W) -> PyResult<Self>
+    /// Starts work that tells `callback` and, once its token is cancelled, undoes what it did before it ends; where it was too late for
+    /// that, `late` says what stays.
+    pub(crate) fn undoing<W, F>(callback: Option<Py<PyAny>>, late: Late<T>, work: W) -> PyResult<Self>
     where
         W: FnOnce(UnboundedSender<N>, CancellationToken) -> F,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        Self::start(callback, true, work)
+        Self::start(callback, Some(late), work)
     }
 
     /// Starts work that tells `callback` and may be dropped at any time.
@@ -145,10 +151,10 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
         W: FnOnce(UnboundedSender<N>) -> F,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
     {
-        Self::start(callback, false, |notices, _| work(notices))
+        Self::start(callback, None, |notices, _| work(notices))
     }
 
-    fn start<W, F>(callback: Option<Py<PyAny>>, undoes: bool, work: W) -> PyResult<Self>
+    fn start<W, F>(callback: Option<Py<PyAny>>, late: Option<Late<T>>, work: W) -> PyResult<Self>
     where
         W: FnOnce(UnboundedSender<N>, CancellationToken) -> F,
         F: Future<Output = Result<T, Failure>> + Send + 'static,
@@ -161,14 +167,14 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
             notices,
             callback,
             token,
-            undoes,
+            late,
         })
     }
 
     /// Asks the work to stop; work without an undo ends at once.
     fn cancel(&self) {
         self.token.cancel();
-        if !self.undoes {
+        if self.late.is_none() {
             self.task.abort();
         }
     }
@@ -213,7 +219,7 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
                     }
                 }
                 Turn::Notice(_) | Turn::Tick => {}
-                Turn::Done(result) => return finish(result, stopped),
+                Turn::Done(result) => return finish(result, stopped, self.late),
             }
             if let Err(interrupt) = py.check_signals() {
                 if stopped.is_some() {
@@ -251,18 +257,24 @@ impl<T: Send + 'static, N: Notice> Running<T, N> {
                     }
                 }
                 Turn::Notice(_) | Turn::Tick => {}
-                Turn::Done(result) => return finish(result, stopped),
+                Turn::Done(result) => return finish(result, stopped, self.late),
             }
         }
     }
 }
 
 /// What the caller gets at the end: the reason to stop if there was one, with what went wrong on the way as context.
-fn finish<T>(result: Result<T, Failure>, stopped: Option<PyErr>) -> PyResult<T> {
+fn finish<T>(result: Result<T, Failure>, stopped: Option<PyErr>, late: Option<Late<T>>) -> PyResult<T> {
     match (result, stopped) {
         (Ok(value), None) => Ok(value),
         (Err(failure), None) => Err(raise(failure)),
-        (Ok(_), Some(reason)) => Err(reason),
+        (Ok(value), Some(reason)) => {
+            if let Some(late) = late {
+                // An exception that takes neither a note nor an attribute is raised as it is: it is the caller's own.
+                let _ = Python::attach(|py| note_result(&reason, late(value, py)?, py));
+            }
+            Err(reason)
+        }
         (Err(failure), Some(reason)) => {
             if !failure.is_clean_stop() {
                 Python::attach(|py| reason.set_context(py, Some(raise(failure))));
@@ -270,6 +282,18 @@ fn finish<T>(result: Result<T, Failure>, stopped: Option<PyErr>) -> PyResult<T> 
             Err(reason)
         }
     }
+}
+
+/// Adds to the reason to stop what stays all the same: as a note, which Python 3.11 prints and earlier ones keep, and as `result`.
+fn note_result(reason: &PyErr, (told, result): (String, Py<PyAny>), py: Python<'_>) -> PyResult<()> {
+    let raised = reason.value(py);
+    raised.setattr("result", result)?;
+    let notes = match raised.getattr_opt("__notes__")? {
+        Some(notes) => notes.cast_into::<PyList>()?,
+        None => PyList::empty(py),
+    };
+    notes.append(told)?;
+    raised.setattr("__notes__", notes)
 }
 
 /// Runs a call that is safe to drop and waits for it with the GIL released.

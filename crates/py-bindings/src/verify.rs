@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use image_build::build::Event as BuildEvent;
 use image_build::verify::{Check as Checked, Outcome, VerifyReport as Report, VerifySpec};
-use proxmox_client::Client as Pve;
 use pyo3::coroutine::CancelHandle;
 use pyo3::prelude::*;
-use pyo3::types::{PyDateTime, PyDict, PyTzInfo};
+use pyo3::types::{PyDateTime, PyDict, PyMapping, PyTzInfo};
 
-use crate::access::Access;
 use crate::client::Client;
 use crate::errors::{Failure, invalid_input};
 use crate::event::seconds_since_epoch;
 use crate::json::Json;
+use crate::place::Place;
 use crate::runtime::Running;
 use crate::seconds::Seconds;
 
@@ -160,8 +159,7 @@ impl VerifyReport {
 /// A checked call, before anything is read or sent.
 struct Call {
     spec: VerifySpec,
-    client: Option<Pve>,
-    access: Access,
+    place: Place,
     report: Option<PathBuf>,
     lease: Duration,
 }
@@ -178,29 +176,14 @@ struct Options {
     lease: Seconds,
 }
 
+/// What a verification found that had ended before it could be stopped.
+fn verified(report: Report, py: Python<'_>) -> PyResult<(String, Py<PyAny>)> {
+    let told = format!("the verification had ended all the same: {}", report.summary());
+    Ok((told, VerifyReport(report).into_pyobject(py)?.into_any().unbind()))
+}
+
 impl Call {
-    fn read(
-        py: Python<'_>,
-        template: String,
-        client: Option<&Py<Client>>,
-        options: Options,
-        report: Option<PathBuf>,
-        keywords: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Self> {
-        let fields = match keywords {
-            Some(keywords) => keywords.copy()?,
-            None => PyDict::new(py),
-        };
-        let access = Access::take(&fields)?;
-        if let Some(name) = fields.keys().iter().next() {
-            return Err(invalid_input(&format!("verify() has no argument {name}")));
-        }
-        let client = client.map(|client| client.get().pve().clone());
-        if client.is_some() && !access.is_empty() {
-            return Err(invalid_input(
-                "client already says where and as whom: leave out url, token and the like",
-            ));
-        }
+    fn read(template: String, place: Place, options: Options, report: Option<PathBuf>) -> PyResult<Self> {
         let wrong = |name: &str| {
             let name = name.to_owned();
             move |error: proxmox_client::Error| invalid_input(&format!("{name}: {error}"))
@@ -221,8 +204,7 @@ impl Call {
         spec.timeouts.k3s = limit;
         Ok(Self {
             spec,
-            client,
-            access,
+            place,
             report,
             lease: options.lease.duration("lease")?,
         })
@@ -231,16 +213,12 @@ impl Call {
     fn start(self, on_event: Option<Py<PyAny>>) -> PyResult<Running<Report, BuildEvent>> {
         let Self {
             spec,
-            client,
-            access,
+            place,
             report,
             lease,
         } = self;
-        let pve = match client {
-            Some(client) => client,
-            None => access.client()?,
-        };
-        Running::undoing(on_event, move |events, token| async move {
+        Running::undoing(on_event, verified, move |events, token| async move {
+            let pve = place.connected().await?;
             let mut verify = image_build::verify(&pve, spec)
                 .events(events)
                 .cancel(token)
@@ -256,13 +234,17 @@ impl Call {
 /// Boots two clones of a template, compares them, removes them again, and returns what was found.
 ///
 /// What the clones share, or what is not as it must be, is in the report and raises nothing: look at its `ok`. The cluster
-/// is `client`, or what `url`, `token`, `username`, `password`, `fingerprint`, `ca_file` and `insecure` say.
+/// is `client`, or what `url`, `token`, `username`, `password`, `fingerprint`, `ca_file` and `insecure` say; what these leave out is
+/// taken from `variables`, the folder's variables and PKR_VAR_proxmox_*.
 ///
 /// `on_event` gets each Event, in the thread that waits. If it raises, the clones are removed and its exception comes out.
 /// Ctrl-C removes the clones and then raises KeyboardInterrupt; a second one stops waiting for that.
 ///
 /// Args:
 ///     template: Name or vmid of the template.
+///     folder: A template folder to take the connection from.
+///     variables: Variables as the folder has them, which stand above every file and the environment.
+///     var_files: More variable files.
 ///     client: The cluster.
 ///     iso_storage: Storage for the small ISO that tells the second clone to join the first.
 ///     full: Copy the disks instead of cloning them linked.
@@ -276,12 +258,15 @@ impl Call {
 ///     on_event: Called with each Event.
 #[pyfunction]
 #[pyo3(
-    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
-    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
+    signature = (template, *, folder=None, variables=None, var_files=Vec::new(), client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
+    text_signature = "(template, *, folder=None, variables=None, var_files=(), client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
 )]
 pub(crate) fn verify(
     py: Python<'_>,
     template: String,
+    folder: Option<PathBuf>,
+    variables: Option<&Bound<'_, PyMapping>>,
+    var_files: Vec<PathBuf>,
     client: Option<Py<Client>>,
     iso_storage: String,
     full: bool,
@@ -305,7 +290,8 @@ pub(crate) fn verify(
         timeout,
         lease,
     };
-    let call = Call::read(py, template, client.as_ref(), options, report, keywords)?;
+    let place = Place::read(py, "verify", folder, variables, var_files, client.as_ref(), keywords)?;
+    let call = Call::read(template, place, options, report)?;
     call.start(on_event)?.wait(py).map(VerifyReport)
 }
 
@@ -314,11 +300,14 @@ pub(crate) fn verify(
 /// Cancelling the awaitable removes the clones before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (template, *, client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
-    text_signature = "(template, *, client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
+    signature = (template, *, folder=None, variables=None, var_files=Vec::new(), client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
+    text_signature = "(template, *, folder=None, variables=None, var_files=(), client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
 )]
 pub(crate) async fn verify_async(
     template: String,
+    folder: Option<PathBuf>,
+    variables: Option<Py<PyMapping>>,
+    var_files: Vec<PathBuf>,
     client: Option<Py<Client>>,
     iso_storage: String,
     full: bool,
@@ -343,9 +332,13 @@ pub(crate) async fn verify_async(
         timeout,
         lease,
     };
-    let call = Python::attach(|py| {
-        let keywords = keywords.as_ref().map(|keywords| keywords.bind(py));
-        Call::read(py, template, client.as_ref(), options, report, keywords)
+    let place = Python::attach(|py| {
+        let (variables, keywords) = (
+            variables.as_ref().map(|d| d.bind(py)),
+            keywords.as_ref().map(|d| d.bind(py)),
+        );
+        Place::read(py, "verify", folder, variables, var_files, client.as_ref(), keywords)
     })?;
+    let call = Call::read(template, place, options, report)?;
     call.start(on_event)?.drive(cancel).await.map(VerifyReport)
 }

@@ -217,6 +217,41 @@ async def test_a_callback_that_raises(call: Call, pve: k3simage.Emulator, folder
     assert leftovers(pve) == ([], [])
 
 
+async def test_a_stop_that_comes_too_late_says_what_stays(call: Call, pve: k3simage.Emulator, folder: Path) -> None:
+    def on_event(event: k3simage.Event) -> None:
+        if event.kind == "build_finished":
+            raise LookupError("too late")
+
+    with pytest.raises(LookupError, match="too late") as caught:
+        await call("build", folder, variables=pve.variables, on_event=on_event)
+    told = f"the build had ended all the same: template 9000 {NAME} on pve stays"
+    assert getattr(caught.value, "__notes__", None) == [told]
+    artifact = getattr(caught.value, "result", None)
+    assert isinstance(artifact, k3simage.Artifact)
+    assert (artifact.vmid, [vm.vmid for vm in pve.client().templates()]) == (9000, [9000])
+
+
+async def test_what_stays_is_an_attribute(call: Call, pve: k3simage.Emulator, folder: Path, tmp_path: Path) -> None:
+    pve.fail_script("k3s-install.sh", 7)
+    screen = tmp_path / "seen.png"
+    kept = {**pve.variables, "on_error": "keep"}
+    with pytest.raises(k3simage.BuildError) as caught:
+        await call("build", folder, variables=kept, screen=screen)
+    assert (caught.value.left, [text.startswith("vm 9000") for text in caught.value.kept]) == ([], [True])
+    assert caught.value.screen == screen
+    assert screen.read_bytes().startswith(b"\x89PNG")
+
+    other = {**pve.variables, "vm_id": 9001}
+    pve.fail_script("k3s-install.sh", 7)
+    pve.fail_next("DELETE", "/nodes/pve/qemu/9001", 403, "Permission check failed (/, on purpose)")
+    with pytest.raises(k3simage.BuildError) as caught:
+        await call("build", folder, variables=other)
+    assert caught.value.kept == []
+    assert len(caught.value.left) == 1
+    assert "9001" in caught.value.left[0]
+    assert "on purpose" in caught.value.left[0]
+
+
 async def test_cancelling_undoes_before_it_returns(folder: Path) -> None:
     async with k3simage.Emulator(timing=1.0) as pve:
         pve.add_installer_iso("local", INSTALLER)

@@ -79,7 +79,7 @@ def until_dead(client: k3simage.Client) -> k3simage.Leftover:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         (found,) = k3simage.gc(client=client)
-        if not found.living:
+        if found.state == "dead":
             return found
     raise AssertionError(found.because)
 
@@ -89,7 +89,7 @@ async def test_a_dead_build_is_gone_on_with(
 ) -> None:
     build = killed_at("provision", pve, folder)
     found = until_dead(client)
-    assert (found.id, found.of, found.image, found.living) == (build, "build", NAME, False)
+    assert (found.id, found.of, found.image, found.state) == (build, "build", NAME, "dead")
     assert (found.things, found.removed) == (["vm 9000 on pve"], [])
     assert repr(found) == f"<k3simage.Leftover build {build}: dead>"
     assert found.to_dict()["step"] == found.step
@@ -119,13 +119,46 @@ async def test_what_a_dead_build_left_is_removed(
     assert await gc(client=client, remove=True, volume_age=0) == []
 
 
+async def test_what_is_gone_is_told_also_when_something_fails_later(
+    gc: Gc, pve: k3simage.Emulator, folder: Path, client: k3simage.Client
+) -> None:
+    build = killed_at("install", pve, folder)
+    until_dead(client)
+    pve.fail_next("DELETE", "/nodes/pve/storage/*", 403, "Permission check failed (/, on purpose)")
+    with pytest.raises(k3simage.PermissionDeniedError) as caught:
+        await gc(client=client, remove=True, volume_age=0)
+    (found,) = caught.value.leftovers
+    assert (found.id, found.removed) == (build, ["vm 9000 on pve"])
+    assert client.vms() == []
+    (found,) = await gc(client=client, remove=True, volume_age=0)
+    assert [thing.endswith(".iso on pve") for thing in found.removed] == [True]
+
+
+async def test_the_connection_may_come_from_a_folder_or_from_variables(
+    gc: Gc, pve: k3simage.Emulator, folder: Path
+) -> None:
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in pve.variables.items() if name.startswith("proxmox_")]
+    (folder / "zz.auto.pkrvars.hcl").write_text("".join(lines))
+    assert await gc(folder=folder) == []
+    connection = {name: value for name, value in pve.variables.items() if name.startswith("proxmox_")}
+    assert await gc(variables=connection) == []
+    with pytest.raises(k3simage.AuthError):
+        await gc(folder=folder, token="root@pam!build=00000000-0000-4000-8000-000000000000")
+
+
 async def test_bad_input_is_refused(resume: Resume, gc: Gc, client: k3simage.Client, folder: Path) -> None:
     with pytest.raises(k3simage.InvalidInputError, match="eight hexadecimal digits"):
         await resume("nosuch", spec=k3simage.ImageSpec(node="pve"), client=client)
     with pytest.raises(k3simage.BuildError, match="bears its tag"):
         await resume("0123abcd", spec=k3simage.ImageSpec(node="pve"), client=client)
-    with pytest.raises(k3simage.InvalidInputError, match="no argument folder"):
+    with pytest.raises(k3simage.InvalidInputError, match="no argument node"):
+        await gc(client=client, node="pve")
+    with pytest.raises(k3simage.InvalidInputError, match="client already says"):
         await gc(client=client, folder=folder)
+    with pytest.raises(k3simage.InvalidInputError, match="client already says"):
+        await gc(client=client, variables={})
+    with pytest.raises(k3simage.InvalidInputError, match="nosuch"):
+        await gc(folder=folder / "nosuch", url="https://pve:8006", token="root@pam!a=5ec2e7")
     with pytest.raises(k3simage.InvalidInputError, match="client already says"):
         await gc(client=client, url="https://pve:8006")
     with pytest.raises(k3simage.InvalidInputError, match="volume_age"):

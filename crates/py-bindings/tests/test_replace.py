@@ -84,6 +84,9 @@ async def test_what_makes_no_sense_is_refused(build: Build, pve: k3simage.Emulat
         ({"verify": False}, "give replace too"),
         ({"ip_configs": ("ip=dhcp", "ip=dhcp")}, "give replace too"),
         ({"replace": "retire", "verify": False, "ip_configs": ("ip=dhcp", "ip=dhcp")}, "verify is False"),
+        ({"verify_timeout": 60}, "give replace too"),
+        ({"replace": "retire", "verify": False, "verify_timeout": 60}, "verify is False"),
+        ({"replace": "retire", "verify_timeout": -1}, "verify_timeout"),
         ({"replace": "retire", "ip_configs": ("ip=10.0.0.5/24", "ip=10.0.0.5/24")}, "both clones"),
     ]
     for arguments, reason in cases:

@@ -9,7 +9,7 @@ use image_build::{Artifact, ImageSpec, Replace};
 use proxmox_client::Client;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::replace;
+use super::{or_ended, replace};
 #[cfg(feature = "emulator")]
 use crate::args::EngineArg;
 use crate::args::{BuildArgs, OnErrorArg, RunArgs};
@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::folder;
 use crate::output::{Console, Problem};
 use crate::signals::Signals;
+use crate::variable_args::VariableArgs;
 use crate::viewer::{Viewer, Work};
 
 /// What is said of a build whose guest was no real machine: at its start, in its summary, in `--json` and in the manifest.
@@ -30,10 +31,20 @@ pub(super) async fn run(args: BuildArgs, console: &Console, signals: &Signals) -
     if let Some(engine) = args.emulator {
         return on_emulator(args, engine, console, signals).await;
     }
-    let loaded = folder::load(&args.dir, &args.variables, console)?;
-    let client = folder::client(&loaded)?;
-    let replace = replace::asked(&args.replace)?;
-    build(args.run, loaded.spec, client, Kind::New { replace }, console, signals).await
+    let (spec, client) = or_ended(read(&args.dir, &args.variables, console), signals).await?;
+    let replace = replace::of_build(&args)?;
+    build(args.run, spec, client, Kind::New { replace }, console, signals).await
+}
+
+/// What a folder describes, and a client for the cluster that it names.
+pub(super) async fn read(
+    dir: &Path,
+    variables: &VariableArgs,
+    console: &Console,
+) -> Result<(ImageSpec, Client), Box<Problem>> {
+    let loaded = folder::load(dir, variables, console).await?;
+    let client = folder::client(&loaded).await?;
+    Ok((loaded.spec, client))
 }
 
 /// What is run.
@@ -55,10 +66,12 @@ async fn on_emulator(
     console: &Console,
     signals: &Signals,
 ) -> Result<Exit, Box<Problem>> {
-    let mut spec = folder::load(&args.dir, &args.variables, console)?.spec;
-    let replace = replace::asked(&args.replace)?;
+    let mut spec = or_ended(folder::load(&args.dir, &args.variables, console), signals)
+        .await?
+        .spec;
+    let replace = replace::of_build(&args)?;
     let cluster = embedded::start(&spec, engine, args.qemu, args.data.as_deref()).await?;
-    let client = folder::connect(&embedded::connect(&mut spec, &cluster)?)?;
+    let client = folder::connect(&embedded::connect(&mut spec, &cluster)?).await?;
     let simulated = engine == EngineArg::Simulated;
     let kind = if simulated {
         Kind::Simulated { replace }

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const LEAVE: u8 = 0x1d;
 
 pub(super) async fn run(args: &ConsoleArgs, console: &Console) -> Result<Exit, Box<Problem>> {
-    let client = folder::connect(&folder::connection(args.dir.as_deref(), &args.variables, console)?)?;
+    let client = folder::connected(args.dir.as_deref(), &args.variables, console).await?;
     let vm = find(&client, &args.vm).await?;
     if let Some(path) = &args.screenshot {
         return screenshot(&vm, path, console).await;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use image_build::gc::{self, Found, Origin};
+use image_build::gc::{self, Found, Origin, State};
 use proxmox_client::Client;
 use serde_json::json;
 
+use super::or_ended;
 use crate::args::GcArgs;
 use crate::exit::Exit;
 use crate::folder;
@@ -13,7 +14,11 @@ use crate::output::{Console, Problem};
 use crate::signals::Signals;
 
 pub(super) async fn run(args: &GcArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
-    let client = folder::connect(&folder::connection(args.dir.as_deref(), &args.variables, console)?)?;
+    let client = or_ended(
+        folder::connected(args.dir.as_deref(), &args.variables, console),
+        signals,
+    )
+    .await?;
     let looking = gc::find(&client, Duration::from_secs(args.volume_age));
     let all = tokio::select! {
         found = looking => found.map_err(|error| Problem::before(&error))?,
@@ -22,7 +27,7 @@ pub(super) async fn run(args: &GcArgs, console: &Console, signals: &Signals) -> 
     for found in &all {
         show(found, console);
     }
-    let dead: Vec<&Found> = all.iter().filter(|found| !found.living).collect();
+    let dead: Vec<&Found> = all.iter().filter(|found| found.state == State::Dead).collect();
     if dead.is_empty() {
         console.note(format_args!(
             "nothing is left of dead builds and verifications on {}",
@@ -39,25 +44,33 @@ pub(super) async fn run(args: &GcArgs, console: &Console, signals: &Signals) -> 
 
 async fn remove(client: &Client, dead: &[&Found], console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
     let cancel = signals.token();
-    let mut exit = Exit::Ok;
+    let (mut something, mut first) = (false, None);
     for found in dead {
-        match gc::remove(client, found, &cancel).await {
-            Ok(removed) => {
-                for thing in removed {
-                    console.object(&json!({"event": "removed", "id": found.id, "of": found.of, "thing": thing}));
-                    console.line(format_args!("removed {thing}"));
-                }
-            }
+        let mut removed = Vec::new();
+        let ended = gc::remove(client, found, &cancel, &mut removed).await;
+        // Also where it went wrong in the middle.
+        for thing in &removed {
+            console.object(&json!({"event": "removed", "id": found.id, "of": found.of, "thing": thing}));
+            console.line(format_args!("removed {thing}"));
+        }
+        something |= !removed.is_empty();
+        match ended {
+            Ok(()) => {}
             Err(_) if cancel.is_cancelled() => return Ok(signals.exit().unwrap_or(Exit::Interrupted)),
             // The others are tried all the same.
             Err(error) => {
                 let problem = Problem::before(&error);
-                exit = problem.exit;
+                first.get_or_insert(problem.exit);
                 problem.show(console);
             }
         }
     }
-    Ok(exit)
+    Ok(match first {
+        None => Exit::Ok,
+        // 2 and 3 say that nothing was changed.
+        Some(_) if something => Exit::Failed,
+        Some(exit) => exit,
+    })
 }
 
 fn show(found: &Found, console: &Console) {
@@ -67,10 +80,9 @@ fn show(found: &Found, console: &Console) {
     }
     console.object(&object);
     let palette = console.out();
-    let state = if found.living {
-        palette.strong("alive")
-    } else {
-        palette.warning("dead")
+    let state = match found.state {
+        State::Dead => palette.warning(found.state),
+        _ => palette.strong(found.state),
     };
     let image = match (&found.image, found.of) {
         (None, _) => String::new(),

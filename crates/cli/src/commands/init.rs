@@ -4,10 +4,14 @@ use serde_json::json;
 
 use crate::args::InitArgs;
 use crate::exit::Exit;
+use crate::folder::off_thread;
 use crate::output::{Console, Problem};
 
-pub(super) fn run(args: &InitArgs, console: &Console) -> Result<Exit, Box<Problem>> {
-    let written = image_build::assets::init(&args.dir).map_err(|error| Problem::before(&error))?;
+pub(super) async fn run(args: &InitArgs, console: &Console) -> Result<Exit, Box<Problem>> {
+    let dir = args.dir.clone();
+    let written = off_thread(move || image_build::assets::init(&dir))
+        .await
+        .map_err(|error| Problem::before(&error))?;
     let dir = args.dir.display();
     for path in &written {
         console.object(&json!({ "event": "written", "path": path }));

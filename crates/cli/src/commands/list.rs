@@ -25,7 +25,7 @@ struct Row {
 }
 
 pub(super) async fn run(args: &ListArgs, console: &Console) -> Result<Exit, Box<Problem>> {
-    let client = folder::connect(&folder::connection(args.dir.as_deref(), &args.variables, console)?)?;
+    let client = folder::connected(args.dir.as_deref(), &args.variables, console).await?;
     let resources = client
         .cluster_resources(Some(ResourceKind::Vm))
         .await

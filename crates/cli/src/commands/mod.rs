@@ -21,8 +21,8 @@ use crate::signals::Signals;
 /// Runs a subcommand.
 pub(crate) async fn dispatch(command: Command, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
     match command {
-        Command::Init(args) => init::run(&args, console),
-        Command::Validate(args) => validate::run(&args, console),
+        Command::Init(args) => unless_ended(init::run(&args, console), signals).await,
+        Command::Validate(args) => unless_ended(validate::run(&args, console), signals).await,
         Command::Plan(args) => unless_ended(plan::run(&args, console), signals).await,
         Command::List(args) => unless_ended(list::run(&args, console), signals).await,
         Command::Console(args) => unless_ended(console::run(&args, console), signals).await,
@@ -55,5 +55,20 @@ async fn unless_ended(
     tokio::select! {
         ended = work => ended,
         () = signals.first() => Ok(signals.exit().unwrap_or(Exit::Interrupted)),
+    }
+}
+
+/// What comes before anything is begun, and leaves nothing behind either: the first signal ends the command.
+async fn or_ended<T>(
+    work: impl Future<Output = Result<T, Box<Problem>>>,
+    signals: &Signals,
+) -> Result<T, Box<Problem>> {
+    tokio::select! {
+        ended = work => ended,
+        () = signals.first() => {
+            let mut problem = Problem::failed("ended by a signal before anything was begun");
+            problem.exit = signals.exit().unwrap_or(Exit::Interrupted);
+            Err(problem)
+        }
     }
 }

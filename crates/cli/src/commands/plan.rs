@@ -15,8 +15,8 @@ use crate::output::{Console, Problem, duration};
 pub(super) async fn run(args: &PlanArgs, console: &Console) -> Result<Exit, Box<Problem>> {
     let replace = replace::asked(&args.replace)?;
     let args = &args.folder;
-    let loaded = folder::load(&args.dir, &args.variables, console)?;
-    let client = folder::client(&loaded)?;
+    let loaded = folder::load(&args.dir, &args.variables, console).await?;
+    let client = folder::client(&loaded).await?;
     let begun = Instant::now();
     let report = match &replace {
         Some(replace) => image_build::plan::plan_replacing(&client, &loaded.spec, replace).await,

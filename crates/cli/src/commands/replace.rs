@@ -5,7 +5,7 @@ use std::time::Duration;
 use image_build::{OldTemplate, Replace};
 
 use super::ip_configs;
-use crate::args::{OldArg, ReplaceArgs};
+use crate::args::{BuildArgs, OldArg, ReplaceArgs};
 use crate::output::Problem;
 
 /// What was asked; `None` without `--replace`.
@@ -19,8 +19,14 @@ pub(super) fn asked(args: &ReplaceArgs) -> Result<Option<Replace>, Box<Problem>>
     if let Some(configs) = ip_configs(&args.ipconfig)? {
         replace = replace.ip_configs(configs);
     }
-    if let Some(seconds) = args.verify_timeout {
-        replace = replace.verify_limit(Duration::from_secs(seconds));
-    }
     Ok(Some(replace))
+}
+
+/// The same of a build, which also waits for the clones.
+pub(super) fn of_build(args: &BuildArgs) -> Result<Option<Replace>, Box<Problem>> {
+    let limit = args.verify_timeout.map(Duration::from_secs);
+    Ok(asked(&args.replace)?.map(|replace| match limit {
+        Some(limit) => replace.verify_limit(limit),
+        None => replace,
+    }))
 }

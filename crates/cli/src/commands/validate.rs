@@ -7,8 +7,8 @@ use crate::exit::Exit;
 use crate::folder;
 use crate::output::{Console, Problem};
 
-pub(super) fn run(args: &FolderArgs, console: &Console) -> Result<Exit, Box<Problem>> {
-    let loaded = folder::load(&args.dir, &args.variables, console)?;
+pub(super) async fn run(args: &FolderArgs, console: &Console) -> Result<Exit, Box<Problem>> {
+    let loaded = folder::load(&args.dir, &args.variables, console).await?;
     let spec = &loaded.spec;
     console.object(&json!({
         "event": "validated",

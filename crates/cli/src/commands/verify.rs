@@ -9,7 +9,7 @@ use image_build::{VerifyReport, VerifySpec};
 use proxmox_client::Client;
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::ip_configs;
+use super::{ip_configs, or_ended};
 use crate::args::VerifyArgs;
 #[cfg(feature = "emulator")]
 use crate::embedded;
@@ -24,14 +24,18 @@ pub(super) async fn run(args: VerifyArgs, console: &Console, signals: &Signals) 
     #[cfg(feature = "emulator")]
     if let (Some(engine), Some(data)) = (args.emulator, &args.data) {
         let cluster = embedded::open(engine, args.qemu, data).await?;
-        let client = folder::connect(&embedded::connection(&cluster)?)?;
+        let client = folder::connect(&embedded::connection(&cluster)?).await?;
         let mut spec = spec;
         spec.ssh_port = cluster.guest_ssh_port();
         let ended = verify(&args, spec, client, console, signals).await;
         cluster.shutdown().await;
         return ended;
     }
-    let client = folder::connect(&folder::connection(args.dir.as_deref(), &args.variables, console)?)?;
+    let client = or_ended(
+        folder::connected(args.dir.as_deref(), &args.variables, console),
+        signals,
+    )
+    .await?;
     verify(&args, spec, client, console, signals).await
 }
 

@@ -4,35 +4,40 @@ use proxmox_client::{Client, ConfigView, NodeName, Qemu, VmConfigUpdate, Vmid, V
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::volumes;
-use super::{Found, Origin, Thing, life, mark_of, marks_of, old_of, verification_in, verification_of};
+use super::{Found, Origin, State, Thing, life, mark_of, marks_of, old_of, verification_in, verification_of};
 use crate::Error;
 use crate::build::{TASK_LIMIT, ask, destroy, destroy_volume, is_base_in_use, is_complete};
 use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
 use crate::replace::{RETIRED_TAG, Remains, moved_name};
 
-/// Removes what a dead build or verification left, its VMs first, and answers what was removed. Everything is looked at once more: a build that
-/// someone goes on with meanwhile, or that has ended well, is left alone.
+/// Removes what a dead build or verification left, its VMs first. Everything is looked at once more: a build that someone goes on with
+/// meanwhile, or that has ended well, is left alone. What is gone is added to `removed` at once, so that it is known also when an error
+/// follows.
 ///
 /// # Errors
-/// [`Error::TakenOver`] when the build lives; any of the calls. What was removed before stays removed.
+/// [`Error::TakenOver`] when the build lives, or nothing can be said of it; any of the calls. What was removed before stays removed.
 ///
 /// # Cancel safety
 /// By `cancel`: it stops between two calls. Run again, it goes on.
-pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) -> Result<Vec<String>, Error> {
-    if found.living {
+pub async fn remove(
+    client: &Client,
+    found: &Found,
+    cancel: &CancellationToken,
+    removed: &mut Vec<String>,
+) -> Result<(), Error> {
+    if found.state != State::Dead {
         return Err(Error::TakenOver {
             build: found.id.clone(),
             found: found.because.clone(),
         });
     }
     let bad = || Error::api(format!("reading what is left of {} {}", found.of, found.id));
-    let mut removed = Vec::new();
     for thing in &found.things {
         match thing {
             Thing::Vm { node, vmid, .. } | Thing::Mark { node, vmid } => {
                 let node = NodeName::new(node.as_str()).map_err(bad())?;
                 let vmid = Vmid::new(*vmid).map_err(bad())?;
-                removed.extend(remove_vm(client, found.of, &found.id, &node, vmid, cancel).await?);
+                remove_vm(client, (found.of, &found.id), &node, vmid, cancel, removed).await?;
             }
             // They go with the build's own VM, which is on the list before them.
             Thing::Name { .. } | Thing::Copy { .. } => {}
@@ -44,29 +49,28 @@ pub async fn remove(client: &Client, found: &Found, cancel: &CancellationToken) 
             }
         }
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Takes over a dead build or verification, so that no one goes on with it in the same moment, and removes what there is of it: of one
-/// whose image is complete, all but that. What was removed; nothing when there is no VM any more.
+/// whose image is complete, all but that. Nothing when there is no VM any more.
 async fn remove_vm(
     client: &Client,
-    of: Origin,
-    build: &str,
+    (of, build): (Origin, &str),
     node: &NodeName,
     vmid: Vmid,
     cancel: &CancellationToken,
-) -> Result<Vec<String>, Error> {
+    removed: &mut Vec<String>,
+) -> Result<(), Error> {
     let vm = client.node(node).qemu(vmid);
     let Some((journal, template, keeper)) = take_over(client, build, &vm, cancel).await? else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     if of == Origin::Build && is_complete(&journal.step) {
-        return end_swap(client, &vm, &journal, &keeper, cancel).await;
+        return end_swap(client, &vm, &journal, &keeper, cancel, removed).await;
     }
-    let mut removed = Vec::new();
     if of == Origin::Build {
-        removed.extend(take_back(client, &journal, cancel).await?);
+        take_back(client, &journal, cancel, removed).await?;
     }
     destroy(client, &vm, TASK_LIMIT, cancel).await?;
     let thing = Thing::Vm {
@@ -75,13 +79,17 @@ async fn remove_vm(
         template,
     };
     removed.push(thing.to_string());
-    Ok(removed)
+    Ok(())
 }
 
 /// Gives the template that a build was to replace its name back, and removes the clones of its verification: PVE keeps a template as
 /// long as there are linked clones of it.
-async fn take_back(client: &Client, journal: &Journal, cancel: &CancellationToken) -> Result<Vec<String>, Error> {
-    let mut removed = Vec::new();
+async fn take_back(
+    client: &Client,
+    journal: &Journal,
+    cancel: &CancellationToken,
+    removed: &mut Vec<String>,
+) -> Result<(), Error> {
     if let Some(old) = old_of(client, journal, cancel).await?
         && old.restore(cancel).await?
     {
@@ -94,9 +102,9 @@ async fn take_back(client: &Client, journal: &Journal, cancel: &CancellationToke
         removed.push(thing.to_string());
     }
     if let Some(verification) = verification_in(journal) {
-        removed.extend(remove_verification(client, &verification, cancel).await?);
+        remove_verification(client, &verification, cancel, removed).await?;
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Ends a build whose image is complete where it is: the image stays under its name, without the mark, and so does the template that
@@ -107,8 +115,8 @@ async fn end_swap(
     journal: &Journal,
     keeper: &Keeper,
     cancel: &CancellationToken,
-) -> Result<Vec<String>, Error> {
-    let mut removed = Vec::new();
+    removed: &mut Vec<String>,
+) -> Result<(), Error> {
     let mut renumbered = false;
     if let Some(replacing) = &journal.replacing {
         let remains = Remains::look(client, vm, replacing, &journal.image, &journal.build, cancel).await?;
@@ -129,7 +137,7 @@ async fn end_swap(
                     template: true,
                 };
                 removed.push(thing.to_string());
-                return Ok(removed);
+                return Ok(());
             }
             // It bore the image's name for a time, and somebody made linked clones of it: they keep it.
             Err(Error::Api { source, .. }) if is_base_in_use(&source) => {}
@@ -150,7 +158,7 @@ async fn end_swap(
         vmid: vm.vmid().get(),
     };
     removed.push(thing.to_string());
-    Ok(removed)
+    Ok(())
 }
 
 /// The journal of a dead build or verification, with our name in it now, and whether its VM has become a template; `None` when
@@ -191,13 +199,13 @@ pub(crate) async fn remove_verification(
     client: &Client,
     id: &str,
     cancel: &CancellationToken,
-) -> Result<Vec<String>, Error> {
+    removed: &mut Vec<String>,
+) -> Result<(), Error> {
     let resources = ask("listing the cluster's resources", cancel, || {
         client.cluster_resources(None)
     })
     .await?;
     let mark = (Origin::Verification, id.to_owned());
-    let mut removed = Vec::new();
     for guest in resources.iter().filter(|resource| resource.is_qemu()) {
         let named = guest.name.as_deref().and_then(verification_of);
         let marks = marks_of(guest.tags().iter().map(String::as_str), named);
@@ -224,5 +232,5 @@ pub(crate) async fn remove_verification(
             removed.push(format!("{} on {}", volume.volid, volume.node));
         }
     }
-    Ok(removed)
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use proxmox_client::{Client, Content, ErrorKind, NodeName, Resource, VolId};
 
-use super::{Origin, mark_of};
+use super::{Origin, State, mark_of};
 use crate::Error;
 use crate::journal;
 
@@ -63,31 +63,36 @@ pub(super) async fn volumes(client: &Client, resources: &[Resource]) -> Result<V
     Ok(found)
 }
 
-/// A volume whose VM is not there: living until it is old enough, or as long as a node is away whose VMs cannot be seen.
+/// A volume whose VM is not there: it counts as living until it is old enough; as long as a node is away whose VMs cannot be seen, nothing
+/// can be said.
 pub(super) fn of_lone_volume(
     client: &Client,
     resources: &[Resource],
     made: Option<i64>,
     age: Duration,
-) -> (bool, String) {
+) -> (State, String) {
     let away = resources
         .iter()
         .find(|resource| resource.kind == "node" && resource.status.as_deref() == Some("offline"));
     if let Some(node) = away.and_then(|node| node.node.as_deref()) {
-        return (true, format!("its VM may be on node {node}, which is offline"));
+        return (
+            State::Unclear,
+            format!("its VM may be on node {node}, which is offline"),
+        );
     }
     let Some(made) = made.and_then(|made| Timestamp::from_second(made).ok()) else {
-        return (true, "it has no VM, and PVE does not tell how old it is".to_owned());
+        return (
+            State::Unclear,
+            "it has no VM, and PVE does not tell how old it is".to_owned(),
+        );
     };
     let limit = SignedDuration::try_from(age)
         .ok()
         .and_then(|age| made.checked_add(age).ok())
         .unwrap_or(Timestamp::MAX);
-    let living = limit > journal::now(client);
-    let because = if living {
-        format!("it has no VM, but was made only at {made}")
+    if limit > journal::now(client) {
+        (State::Alive, format!("it has no VM, but was made only at {made}"))
     } else {
-        format!("it has no VM and was made at {made}")
-    };
-    (living, because)
+        (State::Dead, format!("it has no VM and was made at {made}"))
+    }
 }

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._k3simage import Leftover
 
 __all__ = [
     "AgentError",
@@ -48,7 +52,11 @@ class Error(Exception):
         privileges: The privileges of which one would do.
         findings: All problems that were found, one line each.
         console: The last lines of the guest's serial console when a build failed.
-        screen: A picture of the guest's screen (PNG) at that moment; it stands beside the ``manifest``, and needs one.
+        screen: A picture of the guest's screen (PNG) at that moment; it stands beside the ``manifest`` or where
+            ``screen`` said.
+        kept: What stays on the cluster on purpose: the VM that ``on_error = "keep"`` leaves, or a complete image.
+        left: What could not be removed, and why.
+        leftovers: All that ``gc`` found, each with what was removed of it, when something could not be removed.
     """
 
     status: int | None = None
@@ -62,6 +70,9 @@ class Error(Exception):
     findings: Sequence[str] = ()
     console: Sequence[str] = ()
     screen: Path | None = None
+    kept: Sequence[str] = ()
+    left: Sequence[str] = ()
+    leftovers: Sequence[Leftover] = ()
 
 
 class InvalidInputError(Error, ValueError):

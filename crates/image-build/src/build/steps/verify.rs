@@ -36,7 +36,7 @@ impl Step<Context> for Verify {
         if let Some(dead) = &verification.id {
             // The builder whose build this was has died in this step; its clones would keep the template from being removed.
             let client = context.client.clone();
-            gc::remove_verification(&client, dead, &context.cancel).await?;
+            gc::remove_verification(&client, dead, &context.cancel, &mut Vec::new()).await?;
         }
         let (to, mut events) = unbounded_channel();
         let spec = verification.spec(&context.spec, context.vmid()?);

@@ -21,7 +21,7 @@ class Leftover:
     @property
     def step(self) -> str | None: ...
     @property
-    def living(self) -> bool: ...
+    def state(self) -> Literal["dead", "alive", "unclear"]: ...
     @property
     def because(self) -> str: ...
     @property
@@ -43,6 +43,7 @@ def resume(
     on_event: OnEvent | None = None,
     manifest: StrPath | None = None,
     lease: Seconds = 300.0,
+    screen: StrPath | None = None,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 async def resume_async(
@@ -56,10 +57,14 @@ async def resume_async(
     on_event: OnEvent | None = None,
     manifest: StrPath | None = None,
     lease: Seconds = 300.0,
+    screen: StrPath | None = None,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 def gc(
     *,
+    folder: StrPath | None = None,
+    variables: Variables | None = None,
+    var_files: Sequence[StrPath] = (),
     client: Client | None = None,
     remove: bool = False,
     volume_age: Seconds = 7200.0,
@@ -67,6 +72,9 @@ def gc(
 ) -> list[Leftover]: ...
 async def gc_async(
     *,
+    folder: StrPath | None = None,
+    variables: Variables | None = None,
+    var_files: Sequence[StrPath] = (),
     client: Client | None = None,
     remove: bool = False,
     volume_age: Seconds = 7200.0,

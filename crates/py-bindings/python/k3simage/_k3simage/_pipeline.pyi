@@ -56,6 +56,8 @@ def build(
     replace: Literal["retire", "delete"] | None = None,
     verify: bool | None = None,
     ip_configs: tuple[str, str] | None = None,
+    verify_timeout: Seconds | None = None,
+    screen: StrPath | None = None,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 async def build_async(
@@ -71,6 +73,8 @@ async def build_async(
     replace: Literal["retire", "delete"] | None = None,
     verify: bool | None = None,
     ip_configs: tuple[str, str] | None = None,
+    verify_timeout: Seconds | None = None,
+    screen: StrPath | None = None,
     **keywords: Unpack[Keywords],
 ) -> Artifact: ...
 def init(folder: StrPath) -> list[pathlib.Path]: ...

@@ -1,13 +1,14 @@
 """Verifying templates."""
 
 import datetime
+from collections.abc import Sequence
 from typing import Any, Literal, TypedDict, final
 
 from typing_extensions import Unpack
 
 from ._client import Client
 from ._pipeline import OnEvent
-from ._spec import Seconds, StrPath
+from ._spec import Seconds, StrPath, Variables
 
 class Connection(TypedDict, total=False):
     """Where Proxmox VE answers, and as whom."""
@@ -68,6 +69,9 @@ class VerifyReport:
 def verify(
     template: str,
     *,
+    folder: StrPath | None = None,
+    variables: Variables | None = None,
+    var_files: Sequence[StrPath] = (),
     client: Client | None = None,
     iso_storage: str = "local",
     full: bool = False,
@@ -84,6 +88,9 @@ def verify(
 async def verify_async(
     template: str,
     *,
+    folder: StrPath | None = None,
+    variables: Variables | None = None,
+    var_files: Sequence[StrPath] = (),
     client: Client | None = None,
     iso_storage: str = "local",
     full: bool = False,
