@@ -5,7 +5,7 @@
 pub(crate) enum Exit {
     /// Done.
     Ok,
-    /// Something went wrong while it was being done; what it had created is removed again, but for an image that was complete.
+    /// Something went wrong while it was being done; what it had created is removed again, but for a complete image.
     Failed,
     /// The input is wrong: options, variables, template folder, or what the cluster has. Nothing was created.
     BadInput,
@@ -39,10 +39,10 @@ impl Exit {
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
-  1    failed on the way; what was created is removed again, but for an image that was complete
+  1    failed on the way; what was created is removed again, but for a complete image
   2    bad input: options, variables, template folder, or what the cluster has; nothing was created
   3    the cluster could not be reached; nothing was created, the same command may work later
-  129  ended by SIGHUP, a closed terminal; a build is undone first, but for an image that was complete
+  129  ended by SIGHUP, a closed terminal; a build is undone first, but for a complete image
   130  ended by SIGINT (Ctrl-C); the same, and a second signal stops waiting for that
   143  ended by SIGTERM; the same";
 

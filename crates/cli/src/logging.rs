@@ -1,6 +1,6 @@
 //! Where the diagnostics of the program itself go: standard error by `-v`, and `--log-file`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -62,11 +62,17 @@ struct LogFile {
 }
 
 impl LogFile {
-    /// A guest's output is nobody else's business, so the file is made for its owner alone.
+    /// A guest's output is nobody else's business, so the file is made for its owner alone; one of ours that is open to others is closed
+    /// to them. A device, a pipe or somebody else's file is as its owner wants it.
     fn open(path: &Path, console: &Console) -> io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt as _;
+        use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let now = file.metadata()?;
+        if now.is_file() && now.uid() == rustix::process::geteuid().as_raw() && now.mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
         Ok(Self {
-            file: OpenOptions::new().append(true).create(true).mode(0o600).open(path)?,
+            file,
             path: path.to_owned(),
             console: console.clone(),
             told: false,
@@ -92,5 +98,42 @@ impl Write for LogFile {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::output::{ColorChoice, Settings};
+
+    #[test]
+    fn only_its_owner_can_read_it_whether_it_was_there_or_not() {
+        let console = Console::new(Settings {
+            json: false,
+            quiet: true,
+            verbose: 0,
+            color: ColorChoice::Never,
+            no_color: false,
+        });
+        let dir = tempfile::tempdir().unwrap();
+        for before in [None, Some(0o644), Some(0o666), Some(0o640), Some(0o600)] {
+            let path = dir.path().join("log");
+            let _ = std::fs::remove_file(&path);
+            if let Some(mode) = before {
+                std::fs::write(&path, "earlier\n").unwrap();
+                std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            }
+            let mut log = LogFile::open(&path, &console).unwrap();
+            log.write_all(b"now\n").unwrap();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{before:?}");
+            let kept = if before.is_some() { "earlier\nnow\n" } else { "now\n" };
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+        }
+        LogFile::open(Path::new("/dev/null"), &console).unwrap();
+        let null = std::fs::metadata("/dev/null").unwrap().permissions().mode() & 0o777;
+        assert_eq!(null, 0o666, "a device stays as it is");
     }
 }

@@ -157,7 +157,7 @@ async def test_bad_input_is_refused(resume: Resume, gc: Gc, client: k3simage.Cli
         await gc(client=client, folder=folder)
     with pytest.raises(k3simage.InvalidInputError, match="client already says"):
         await gc(client=client, variables={})
-    with pytest.raises(k3simage.InvalidInputError, match="nosuch"):
+    with pytest.raises(k3simage.FileError, match="nosuch"):
         await gc(folder=folder / "nosuch", url="https://pve:8006", token="root@pam!a=5ec2e7")
     with pytest.raises(k3simage.InvalidInputError, match="client already says"):
         await gc(client=client, url="https://pve:8006")

@@ -119,10 +119,10 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     }
     if *vm.node() != context.spec.node {
         return Err(refuse(format!(
-            "its vm {} is on node {}, and this folder says {}",
+            "its vm {} is on node {node}, and this folder says {}: set proxmox_node to {node}",
             vm.vmid(),
-            vm.node(),
-            context.spec.node
+            context.spec.node,
+            node = vm.node()
         )));
     }
     // Of a finished image it matters no more what it was made of, and its journal does not hold it.

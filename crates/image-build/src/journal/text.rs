@@ -16,7 +16,9 @@ pub(crate) enum JournalError {
     )]
     Version(String),
     /// Someone changed it.
-    #[error("it cannot be read ({0}): someone changed the VM's description")]
+    #[error(
+        "it cannot be read ({0}): someone changed the VM's description; put that back, or look at the VM and delete it yourself"
+    )]
     Unreadable(String),
 }
 
