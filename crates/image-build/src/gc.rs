@@ -24,7 +24,7 @@ use self::volumes::{of_lone_volume, volumes};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, RETIRE, is_complete, is_id};
 use crate::journal::{self, Journal};
-use crate::replace::{Old, Remains, copied_build, copying};
+use crate::replace::{Copying, Old, Remains, copied_build, copying, half_a_copy, moved_name};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How old a volume without a VM has to be until it counts as left behind, by default. Its VM is made within
@@ -355,8 +355,11 @@ async fn life(client: &Client, journal: &Journal, cancel: &CancellationToken) ->
     if journal.is_held(journal::now(client)) {
         return Ok(Some(format!("it counts as living until {}", journal.lease)));
     }
-    let copying = copying(client, journal.replacing.as_ref(), cancel).await?;
-    Ok(copying.map(|vmid| format!("it counts as living until Proxmox VE has made its copy, vm {vmid}")))
+    let copying = copying(client, journal.vmid, journal.replacing.as_ref(), cancel).await?;
+    Ok(copying.map(|copying| match copying {
+        Copying::Made(vmid) => format!("it counts as living until Proxmox VE has made its copy, vm {vmid}"),
+        Copying::Broken(vmid, node) => format!("{}; then gc again", half_a_copy(vmid, &node)),
+    }))
 }
 
 /// What a build that takes the place of another template has left besides its VM.
@@ -371,6 +374,15 @@ async fn look_at_swap(client: &Client, found: &mut Found, journal: &Journal) -> 
     if let Some(config) = old.config(&cancel).await?
         && old.is_retired(&config)
     {
+        if let Some(heir) = old.heir(client, &cancel).await? {
+            let (vmid, kept) = (old.vm().vmid(), old.retired_name());
+            let why = format!(
+                "; template {vmid} stays {kept}, because guest {heir} is {} by now",
+                journal.image
+            );
+            found.because.push_str(&why);
+            return Ok(());
+        }
         found.things.push(Thing::Name {
             node: old.vm().node().to_string(),
             vmid: old.vm().vmid().get(),
@@ -398,6 +410,14 @@ async fn look_at_complete(
         let new = client.node(&node).qemu(journal.vmid);
         let remains = Remains::look(client, &new, replacing, &journal.image, &journal.build, cancel).await?;
         renumbered = remains.is_renumbered();
+        if let Some(heir) = remains.heir() {
+            let why = format!(
+                "; template {vmid} is kept as {}, because guest {heir} is {} by now",
+                moved_name(&journal.image, &journal.build),
+                journal.image
+            );
+            found.because.push_str(&why);
+        }
         let copies = remains.copies().map(|(copy, last)| Thing::copy(copy.vm(), last));
         found.things.extend(copies);
     }

@@ -8,15 +8,16 @@ mod common;
 use std::time::Duration;
 
 use common::old::{
-    Config, NAME, NEW, OLD, Run, builder, clone, config, done, has, is_image, named, of, replace, replace_around,
-    replace_until, same, vm, with_old,
+    Config, NAME, NEW, OLD, Run, builder, clone, config, done, gc, has, is_image, named, of, replace, replace_around,
+    replace_until, same, task_fails, vm, with_old,
 };
 use common::{Lab, finished};
 use image_build::plan::{Level, plan_replacing};
 use image_build::spec::OnError;
 use image_build::{Artifact, Error, EventKind, OldTemplate, PlanReport, Replace};
-use proxmox_client::{CloneVm, CreateVm, Method, VmConfigUpdate};
-use pve_emulator::{Fault, FaultAction, FaultMatch, StorageSpec, TaskFault};
+use proxmox_client::{Auth, Client, CloneVm, CreateVm, DeleteVm, Method, Tls, VmConfigUpdate};
+use pve_emulator::engine::simulated::SimulatedOptions;
+use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, StorageSpec, TaskFault};
 use tokio_util::sync::CancellationToken;
 
 /// Where an old one that is kept goes.
@@ -79,28 +80,6 @@ fn build_of(lab: &Lab, vmid: u32) -> String {
 async fn resume(lab: &Lab, build: &str) -> Artifact {
     let resumed = image_build::resume(&lab.client, same(lab), build).await;
     resumed.unwrap_or_else(|error| panic!("{}", error.chain()))
-}
-
-async fn gc(lab: &Lab) -> Vec<String> {
-    let mut removed = Vec::new();
-    for found in image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap() {
-        assert_eq!(found.state, image_build::gc::State::Dead, "{found:?}");
-        let ended = image_build::gc::remove(&lab.client, &found, &CancellationToken::new(), &mut removed).await;
-        ended.unwrap_or_else(|error| panic!("{}", error.chain()));
-    }
-    assert_eq!(image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap(), []);
-    removed
-}
-
-fn task_fails(kind: &str, id: u32, why: &str) -> Fault {
-    Fault {
-        when: FaultMatch::Task {
-            kind: kind.to_owned(),
-            id: id.to_string(),
-        },
-        action: FaultAction::Task(TaskFault::Fails(why.to_owned())),
-        times: 1,
-    }
 }
 
 #[tokio::test]
@@ -594,4 +573,69 @@ async fn what_a_dead_builder_had_half_made_is_told_from_what_people_made() {
     gc(&lab).await;
     is_the_image(&lab, NEW);
     assert_eq!(lab.pve.vmids(), [NEW, MOVED, 600]);
+}
+
+/// The folder that finishes it may not be the one that began it.
+#[tokio::test]
+async fn a_complete_image_keeps_its_own_tags_and_pool() {
+    let lab = with_old().await;
+    lab.pve
+        .fault(task_fails("qmclone", OLD, "clone failed: no space left on device"));
+    run(&lab, OldTemplate::Retire).await.error();
+    let build = build_of(&lab, NEW);
+    let before = config(&lab, NEW);
+    let other = builder(&lab).name("another-image").vmid(OLD).build().unwrap();
+    let error = image_build::resume(&lab.client, other, build.as_str())
+        .await
+        .unwrap_err();
+    has(&error.chain(), &["has changed", "name", NAME]);
+    assert_eq!(config(&lab, NEW), before);
+
+    let other = builder(&lab).tags(["mine"]).vmid(OLD).build().unwrap();
+    let artifact = image_build::resume(&lab.client, other, build.as_str()).await;
+    let artifact = artifact.unwrap_or_else(|error| panic!("{}", error.chain()));
+    assert_eq!(artifact.tags, ["k3simage", "v1.29.0+k3s1"]);
+    is_the_image(&lab, OLD);
+    is_retired(&lab, MOVED, &build);
+}
+
+/// As a node leaves it that lost its power in the middle of the copy.
+#[tokio::test]
+async fn half_a_copy_that_nobody_makes_any_more_is_told_from_one_that_is_made() {
+    let password = "a-password-of-root";
+    let storages = vec![StorageSpec::dir("local", "/var/lib/vz").content(["iso", "images"])];
+    let emulator = Emulator::builder().storages(storages).user("root@pam", password);
+    let lab = Lab::of(emulator, SimulatedOptions::default()).await;
+    let (ended, _) = lab.build(builder(&lab).build().unwrap()).await;
+    ended.unwrap_or_else(|error| panic!("{}", error.chain()));
+    lab.pve
+        .fault(task_fails("qmclone", OLD, "clone failed: no space left on device"));
+    run(&lab, OldTemplate::Retire).await.error();
+    let build = build_of(&lab, NEW);
+    let upid = vm(&lab, MOVED).create(&CreateVm::new()).await.unwrap();
+    done(&lab, upid).await;
+    let root = Client::builder(lab.pve.url())
+        .auth(Auth::password("root@pam", password))
+        .tls(Tls::Pinned(lab.pve.fingerprint().parse().unwrap()))
+        .build()
+        .unwrap();
+    let path = format!("/nodes/pve/qemu/{MOVED}/config");
+    let lock = [("lock", "clone".to_owned())];
+    root.request(Method::PUT, &path, &lock).await.unwrap();
+
+    let what_to_do = ["vm 102 on pve", "half a copy", "qm unlock 102 && qm destroy 102"];
+    let found = image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap();
+    assert_eq!(found[0].state, image_build::gc::State::Alive, "{found:?}");
+    has(&found[0].because, &what_to_do);
+    let error = image_build::resume(&lab.client, same(&lab), build.as_str())
+        .await
+        .unwrap_err();
+    has(&error.chain(), &what_to_do);
+
+    let unlock = [("delete", "lock".to_owned()), ("skiplock", "1".to_owned())];
+    root.request(Method::PUT, &path, &unlock).await.unwrap();
+    done(&lab, vm(&lab, MOVED).delete(&DeleteVm::new()).await.unwrap()).await;
+    assert_eq!(resume(&lab, &build).await.vmid, OLD);
+    is_the_image(&lab, OLD);
+    is_retired(&lab, MOVED, &build);
 }

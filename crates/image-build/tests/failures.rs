@@ -2,14 +2,17 @@
 
 mod common;
 
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
+use common::old::{done, has, task_fails, vm};
 use common::{Lab, finished, story};
 use image_build::spec::{CommunicatorKind, OnError, ProvisionerSpec, ShellSpec, Timeouts};
 use image_build::{Error, EventKind, ImageSpec};
-use proxmox_client::{CreateVm, Vmid};
-use pve_emulator::FaultAction;
+use proxmox_client::{CreateVm, DeleteVm, Vmid};
 use pve_emulator::engine::simulated::{Fault, FaultKind};
+use pve_emulator::{FaultAction, Gate};
+use tokio_util::sync::CancellationToken;
 
 /// The chain of the error that a build ends with.
 async fn refused(lab: &Lab, spec: ImageSpec) -> String {
@@ -337,5 +340,102 @@ async fn what_a_build_did_not_make_is_never_removed() {
             lab.pve.vm_config(9000).expect("it is still there")["name"],
             "someone-elses"
         );
+    }
+}
+
+/// Somebody deletes the build's VM, and the number is another VM's before the build writes there again.
+#[tokio::test]
+async fn a_vm_that_got_the_number_of_a_deleted_one_is_left_alone() {
+    let lab = Lab::start().await;
+    let (_, volumes) = lab.inventory();
+    // The journal's first note, and the last change before the VM becomes a template.
+    for skip in [0, 6] {
+        let gate = Gate::default();
+        lab.pve.fault(pve_emulator::Fault {
+            when: pve_emulator::FaultMatch::PathAfter {
+                method: "PUT".to_owned(),
+                path: "/nodes/pve/qemu/9000/config".to_owned(),
+                skip,
+            },
+            action: FaultAction::Hold(gate.clone()),
+            times: 1,
+        });
+        let building = tokio::spawn(image_build::build(&lab.client, lab.spec().build().unwrap()).into_future());
+        gate.reached().await;
+        let own = vm(&lab, 9000);
+        if own.status().await.unwrap().is_running() {
+            done(&lab, own.stop().await.unwrap()).await;
+        }
+        done(&lab, own.delete(&DeleteVm::new()).await.unwrap()).await;
+        let theirs = CreateVm::new()
+            .name("theirs")
+            .description("not of a build")
+            .tags(["mine"]);
+        done(&lab, own.create(&theirs).await.unwrap()).await;
+        let before = lab.pve.vm_config(9000);
+        gate.open();
+        let error = building.await.unwrap().unwrap_err();
+        has(&error.chain(), &["vm 9000", "another one, which is left alone"]);
+        assert_eq!(lab.pve.vm_config(9000), before, "{}", error.chain());
+        assert_eq!(lab.inventory(), (vec![9000], volumes.clone()), "{}", error.chain());
+        done(&lab, own.delete(&DeleteVm::new()).await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_failed_can_be_done_again_at_once() {
+    let lab = Lab::start().await;
+    let before = lab.inventory();
+    lab.guests.inject(Fault::always(FaultKind::ScriptExits {
+        script: "seal.sh".to_owned(),
+        code: 1,
+    }));
+    let (ended, _) = lab.build(lab.spec().on_error(OnError::Keep).build().unwrap()).await;
+    assert_eq!(ended.unwrap_err().step(), Some("seal"));
+    lab.pve.fault(task_fails("qmdestroy", 9000, "cannot remove"));
+    let collect = async || {
+        let found = image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap();
+        assert!(!found[0].living, "{found:?}");
+        image_build::gc::remove(&lab.client, &found[0], &CancellationToken::new()).await
+    };
+    let error = collect().await.unwrap_err();
+    has(&error.chain(), &["cannot remove"]);
+    assert_eq!(collect().await.unwrap(), ["vm 9000 on pve"]);
+    assert_eq!(lab.inventory(), before);
+}
+
+#[tokio::test]
+async fn a_guest_that_was_started_after_its_seal_is_installed_again() {
+    for started in [false, true] {
+        let lab = Lab::start().await;
+        lab.pve
+            .fault(task_fails("qmshutdown", 9000, "VM quit/powerdown failed"));
+        let keeping = lab.spec().on_error(OnError::Keep).build().unwrap();
+        let (ended, seen) = lab.build(keeping).await;
+        assert_eq!(ended.unwrap_err().step(), Some("shut_down"), "{}", story(&seen));
+        let own = vm(&lab, 9000);
+        done(&lab, own.stop().await.unwrap()).await;
+        if started {
+            // Times of tasks are cut to the second.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            done(&lab, own.start().await.unwrap()).await;
+            done(&lab, own.stop().await.unwrap()).await;
+        }
+        let tags = lab.pve.vm_config(9000).unwrap()["tags"].clone();
+        let build = tags
+            .split(';')
+            .find_map(|tag| tag.strip_prefix("k3simage-build-"))
+            .unwrap();
+        let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let resumed = image_build::resume(&lab.client, lab.spec().build().unwrap(), build).events(to);
+        let artifact = resumed.await.unwrap_or_else(|error| panic!("{}", error.chain()));
+        assert_eq!(artifact.vmid, 9000);
+        let mut seen = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            seen.push(event);
+        }
+        let steps = finished(&seen);
+        assert_eq!(steps.contains(&"install".to_owned()), started, "{}", story(&seen));
+        assert_eq!(story(&seen).contains("was started after it had been sealed"), started);
     }
 }

@@ -6,17 +6,18 @@
 mod common;
 
 use std::future::IntoFuture as _;
+use std::time::Duration;
 
 use common::old::{
-    NAME, NEW, OLD, Run, builder, clone, done, has, is_image, named, next, replace, replace_around, replace_until,
+    NAME, NEW, OLD, Run, builder, clone, done, gc, has, is_image, named, next, replace, replace_around, replace_until,
     same, vm, with_old,
 };
 use common::{Lab, finished, story};
 use image_build::plan::{Level, plan_replacing};
 use image_build::spec::{OnError, ShellSpec};
 use image_build::{Error, EventKind, ImageSpec, OldTemplate, Replace};
-use proxmox_client::{CreateVm, DeleteVm, VmConfigUpdate};
-use pve_emulator::{Fault, FaultAction, FaultMatch, Gate, TaskFault};
+use proxmox_client::{CloneVm, CreateVm, DeleteVm, VmConfigUpdate};
+use pve_emulator::{Fault, FaultAction, FaultMatch, FaultPlan, Gate, TaskFault};
 
 const SEAL: &str = include_str!("../../../scripts/seal.sh");
 
@@ -466,4 +467,73 @@ async fn a_kept_build_goes_on_where_it_failed() {
     assert_eq!(lab.pve.vmids(), [NEW]);
     assert_eq!(artifact.replaced.unwrap().vmid, OLD);
     is_image(&lab, NEW);
+}
+
+/// The call that publishes is refused, and then the old one cannot be renamed any more.
+async fn left_without_the_name(lab: &Lab) -> Error {
+    let refused =
+        |vmid: u32| FaultAction::Status(403, format!("Permission check failed (/vms/{vmid}, VM.Config.Options)"));
+    let gate = Gate::default();
+    lab.pve.fail_next(
+        "PUT",
+        "/nodes/pve/qemu/100/config",
+        FaultAction::HoldAnswer(gate.clone()),
+    );
+    let build = image_build::build(&lab.client, next(lab)).replace(Replace::new(OldTemplate::Retire).verify(false));
+    let running = tokio::spawn(build.into_future());
+    gate.reached().await;
+    lab.pve.fail_next("PUT", "/nodes/pve/qemu/101/config", refused(NEW));
+    lab.pve.fault(Fault {
+        when: FaultMatch::Path {
+            method: "PUT".to_owned(),
+            path: "/nodes/pve/qemu/100/config".to_owned(),
+        },
+        action: refused(OLD),
+        times: u32::MAX,
+    });
+    gate.open();
+    let error = running.await.unwrap().unwrap_err();
+    assert_eq!(error.step(), Some("publish"), "{}", error.chain());
+    assert_eq!(lab.pve.vmids(), [OLD, NEW], "{}", error.chain());
+    assert!(named(lab, NAME).is_empty());
+    lab.pve.apply_faults(FaultPlan::default()).await.unwrap();
+    error
+}
+
+#[tokio::test]
+async fn a_name_that_could_not_be_given_back_keeps_the_new_one_which_tells_whose_it_was() {
+    let lab = with_old().await;
+    let before = (lab.inventory(), lab.pve.vm_config(OLD));
+    let error = left_without_the_name(&lab).await;
+    has(
+        &error.chain(),
+        &[
+            "not cleaned up",
+            "giving template 100 its name back",
+            "vm 101 stays",
+            "k3simage gc --yes",
+        ],
+    );
+    let removed = gc(&lab).await.join(", ");
+    has(&removed, &["of template 100 on pve", "template 101 on pve"]);
+    assert_eq!((lab.inventory(), lab.pve.vm_config(OLD)), before);
+}
+
+#[tokio::test]
+async fn a_name_that_another_template_bears_by_now_is_not_given_to_a_second_one() {
+    let lab = with_old().await;
+    let _ = left_without_the_name(&lab).await;
+    // Nothing has the name, so somebody makes a template with it.
+    let theirs = CloneVm::new(500.try_into().unwrap()).name(NAME).full(true);
+    done(&lab, vm(&lab, OLD).clone_to(&theirs).await.unwrap()).await;
+    let retired = lab.pve.vm_config(OLD);
+    let found = image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap();
+    has(
+        &found[0].because,
+        &["template 100 stays", "-retired-", "guest 500", NAME],
+    );
+    assert_eq!(gc(&lab).await, ["template 101 on pve"]);
+    assert_eq!(lab.pve.vmids(), [OLD, 500]);
+    assert_eq!(named(&lab, NAME), [500]);
+    assert_eq!(lab.pve.vm_config(OLD), retired);
 }

@@ -21,9 +21,10 @@ use super::open_task::OpenTask;
 use super::reservation::Reservation;
 use super::resume::Resumed;
 use super::runner::Runs;
+use super::steps::{SHUT_DOWN, comes_before_seal};
 use crate::Error;
 use crate::communicator::{BuildKeys, Communicator};
-use crate::journal::{Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
+use crate::journal::{self, Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
 use crate::replace::{Old, Replace, Replacing, copy_name};
@@ -101,7 +102,12 @@ pub(super) struct Context {
     pub(super) lease: Duration,
     /// What a build that is gone on with was found to be.
     pub(super) resumed: Option<Resumed>,
-    /// Ends the build as a whole, its clean-up too.
+    /// The VM stays, whatever is undone, and that was told.
+    pub(super) keeps_vm: bool,
+    /// The tags of a complete image that is gone on with, as they are on it.
+    pub(super) image_tags: Option<Vec<String>>,
+    /// Ends the steps when the VM is found to be in other hands. The clean-up listens to another token, and asks before each of its
+    /// steps.
     stop: CancellationToken,
     /// Fields that the caller adds to the artifact.
     pub(super) custom_data: BTreeMap<String, String>,
@@ -153,8 +159,14 @@ impl Runs for Context {
         };
         let state = self.state();
         let step = step.to_owned();
+        let now = journal::now(&self.client);
         keeper
             .note(&self.cancel, move |journal| {
+                journal.sealed = match step.as_str() {
+                    SHUT_DOWN => journal.sealed.or(Some(now)),
+                    step if comes_before_seal(step) => None,
+                    _ => journal.sealed,
+                };
                 journal.step = step;
                 state.write(journal);
             })
@@ -169,10 +181,17 @@ impl Runs for Context {
     async fn let_go(&mut self) {
         self.heartbeat = None;
         let vm_is_left = self.resources.iter().any(|left| matches!(left, Resource::Vm { .. }));
-        let Some(keeper) = self.keeper.as_ref().filter(|_| vm_is_left) else {
+        let Some(keeper) = self.keeper.clone().filter(|_| vm_is_left) else {
             return;
         };
-        let_go(keeper, "build", &self.emitter, &self.cancel).await;
+        if keeper.is_taken() {
+            // What bears the number is none of ours, and has no lease of ours.
+            if let Ok(vmid) = self.vmid() {
+                self.no_more_ours(vmid);
+            }
+            return;
+        }
+        let_go(&keeper, "build", &self.emitter, &self.cancel).await;
     }
 
     fn emitter(&self) -> &Emitter {
@@ -237,6 +256,8 @@ impl Context {
             heartbeat: None,
             lease: LEASE,
             resumed: None,
+            keeps_vm: false,
+            image_tags: None,
             custom_data: BTreeMap::new(),
             requests_before,
         }
@@ -265,6 +286,7 @@ impl Context {
             lease: lease_until(&self.client, self.lease),
             oemdrv: None,
             login: None,
+            sealed: None,
             replacing: self.replacing.clone(),
             inputs: Inputs::of(&self.spec),
         };
@@ -380,7 +402,10 @@ impl Context {
                 .artifact
                 .as_ref()
                 .map_or_else(Timestamp::now, |artifact| artifact.finished),
-            tags: super::steps::template_tags(&self.spec),
+            tags: self
+                .image_tags
+                .clone()
+                .unwrap_or_else(|| super::steps::template_tags(&self.spec)),
             timings: self.timings.clone(),
             api_requests: self.client.request_count().saturating_sub(self.requests_before),
             replaced: self.replaced.clone(),
@@ -409,6 +434,22 @@ impl Context {
         };
         let name = &self.resolved()?.name;
         Old::find(&self.client, replacing, name, &self.build_id, &self.cancel).await
+    }
+
+    /// Asks once more whether another process has the build, where there is still a VM to ask: the volumes have no journal.
+    ///
+    /// # Errors
+    /// [`Error::TakenOver`].
+    pub(super) async fn still_ours(&self) -> Result<(), Error> {
+        let vm_is_left = self.resources.iter().any(|left| matches!(left, Resource::Vm { .. }));
+        let Some(keeper) = self.keeper.as_ref().filter(|_| vm_is_left) else {
+            return Ok(());
+        };
+        match keeper.note(&self.cancel, |_| {}).await {
+            Err(Error::TakenOver { build, found }) => Err(Error::TakenOver { build, found }),
+            // What cannot be asked has not been taken over in the moment since it was looked at.
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Handle of the build VM.

@@ -7,7 +7,7 @@ use super::context::{Context, Resource};
 use super::pace::Pace;
 use super::vm::{LOCK_LIMIT, is_lost_answer, may_pass};
 use crate::Error;
-use crate::replace::{At, FullCopy, Remains, config, copy_name};
+use crate::replace::{At, FullCopy, Remains, config, copy_name, tags_of_image};
 
 /// Where a copy goes.
 #[derive(Debug)]
@@ -181,6 +181,12 @@ impl Context {
         let new = self.vm()?;
         let remains = Remains::look(&self.client, &new, &replacing, &name, &self.build_id, &cancel).await?;
         remains.settle(self.keeper()?, &cancel).await?;
+        if let Some(heir) = remains.heir() {
+            self.emitter.warning(format!(
+                "template {} does not get the name {name} back, because guest {heir} is called so by now",
+                new.vmid()
+            ));
+        }
         for number in replacing.copy.into_iter().chain([replacing.vmid]) {
             self.no_more_ours(number);
         }
@@ -205,9 +211,8 @@ impl Context {
 
     /// Takes journal and mark from the new template: the build is none any more.
     pub(super) async fn end_swap(&mut self) -> Result<(), Error> {
-        let update = VmConfigUpdate::new().tags(super::steps::template_tags(&self.spec));
         let keeper = std::sync::Arc::clone(self.keeper()?);
-        keeper.close(&self.cancel, &update, None).await?;
+        keeper.close(&self.cancel, None, None, tags_of_image).await?;
         self.closed();
         Ok(())
     }

@@ -1,18 +1,26 @@
 //! Goes on with a build whose builder died: finds it, takes it over, and says with which step to begin.
 
-use proxmox_client::{Boot, Client, ConfigView, Drive, NodeName, Qemu, Shutdown, VmConfig, VmConfigUpdate, Vmid};
+use jiff::Timestamp;
+use proxmox_client::{
+    Boot, Client, ConfigView, Drive, NodeName, Qemu, Shutdown, TaskFilter, Upid, VmConfig, VmConfigUpdate, Vmid,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Media, Resource};
 use super::description::BUILD_TAG_PREFIX;
 use super::reservation::Reservation;
 use super::slots;
-use super::steps::{DELETE_OLD, MOVE_OLD, RENUMBER, RETIRE, is_complete};
+use super::steps::{DELETE_OLD, MOVE_OLD, RENUMBER, RETIRE, SHUT_DOWN, is_complete};
+use super::vm::ask;
 use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
 use crate::plan::{GUESTS, InstallerIso, Own, survey_of};
-use crate::replace::copying;
-use crate::spec::Delivery;
+use crate::replace::{Copying, copying, half_a_copy, tags_of_image};
+use crate::spec::{Delivery, ImageSpec, TemplateName};
+
+/// More tasks than a VM has after its seal, unless somebody works with it.
+const TASKS_MAX: u64 = 500;
 
 /// What a build that is gone on with was found to be.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +63,7 @@ impl Point {
             Self::Media => "media",
             Self::Install => "install",
             Self::Connect => "connect",
-            Self::ShutDown => "shut_down",
+            Self::ShutDown => SHUT_DOWN,
             Self::Template => "template",
             Self::Verify => "verify",
             Self::Retire => RETIRE,
@@ -78,7 +86,7 @@ fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Deliver
         "create" | "install" if has_way_in && oemdrv_is_there && *delivery == Delivery::Oemdrv => Point::Install,
         "provision" if has_way_in => Point::Connect,
         "create" | "install" | "provision" | "seal" => Point::Media,
-        "shut_down" => Point::ShutDown,
+        SHUT_DOWN => Point::ShutDown,
         "finalise" | "template" => Point::Template,
         "verify" => Point::Verify,
         RETIRE => Point::Retire,
@@ -112,10 +120,16 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             found.lease
         )));
     }
-    if let Some(vmid) = copying(&context.client, found.replacing.as_ref(), &context.cancel).await? {
-        return Err(refuse(format!(
-            "Proxmox VE still makes a copy for it, vm {vmid}, and it counts as living until that has ended: wait for it"
-        )));
+    match copying(&context.client, found.vmid, found.replacing.as_ref(), &context.cancel).await? {
+        None => {}
+        Some(Copying::Made(vmid)) => {
+            return Err(refuse(format!(
+                "Proxmox VE still makes a copy for it, vm {vmid}, and it counts as living until that has ended: wait for it"
+            )));
+        }
+        Some(Copying::Broken(vmid, node)) => {
+            return Err(refuse(format!("{}; then resume again", half_a_copy(vmid, &node))));
+        }
     }
     if *vm.node() != context.spec.node {
         return Err(refuse(format!(
@@ -125,10 +139,10 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             node = vm.node()
         )));
     }
-    // Of a finished image it matters no more what it was made of, and its journal does not hold it.
-    let changed = match found.step.as_str() {
-        step if is_complete(step) => Vec::new(),
-        _ => Inputs::of(&context.spec).changed(&found.inputs),
+    let changed = if is_complete(&found.step) {
+        changed_of_image(&context.spec, &found, &config)
+    } else {
+        Inputs::of(&context.spec).changed(&found.inputs)
     };
     if !changed.is_empty() {
         return Err(refuse(format!(
@@ -182,6 +196,23 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
         ))
     })?;
 
+    let point = match point {
+        Point::ShutDown | Point::Template if !config.is_template() => {
+            match started_since(&context.client, &vm, found.sealed, &context.cancel).await? {
+                None => point,
+                Some(upid) => {
+                    context.emitter.warning(format!(
+                        "vm {} was started after it had been sealed ({}), and made then what each clone would share: the system is installed again",
+                        vm.vmid(),
+                        upid.kind()
+                    ));
+                    Point::Media
+                }
+            }
+        }
+        point => point,
+    };
+
     let reservation = Reservation::exactly(context.client.endpoint(), &found.image, vm.vmid())?;
     context.replacing.clone_from(&found.replacing);
     context.claim_number()?;
@@ -214,6 +245,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
         _ => None,
     };
     context.resolved = Some(resolved);
+    context.image_tags = is_complete(&found.step).then(|| tags_of_image(&config));
     context.keys = Some(keys);
     context.resumed = Some(Resumed {
         point,
@@ -223,6 +255,53 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     Ok(point)
 }
 
+/// The task that booted the guest after it had been sealed, as a person's start does: it makes its keys and its machine id then, which
+/// each clone would share. Tasks of other logins are listed with `Sys.Audit` only.
+async fn started_since(
+    client: &Client,
+    vm: &Qemu,
+    sealed: Option<Timestamp>,
+    cancel: &CancellationToken,
+) -> Result<Option<Upid>, Error> {
+    let Some(sealed) = sealed else { return Ok(None) };
+    let filter = TaskFilter {
+        vmid: Some(vm.vmid()),
+        with_active: true,
+        limit: Some(TASKS_MAX),
+        ..TaskFilter::default()
+    };
+    let node = client.node(vm.node());
+    let attempt = format!("listing the tasks of vm {}", vm.vmid());
+    let tasks = ask(&attempt, cancel, || node.tasks(&filter)).await?;
+    Ok(tasks
+        .into_iter()
+        .map(|task| task.upid)
+        // A task has its second alone; the last start of the build itself may lie in that of the seal.
+        .find(|upid| {
+            let started = i64::try_from(upid.start_epoch_seconds()).unwrap_or(i64::MAX);
+            ["qmstart", "qmreset", "qmreboot"].contains(&upid.kind()) && started > sealed.as_second()
+        }))
+}
+
+/// What is different from the finished image: its journal does not hold what it was made of, so its name and its k3s have to tell whether
+/// this is its folder. Its tags and its pool are taken from itself.
+fn changed_of_image(spec: &ImageSpec, found: &Journal, config: &VmConfig) -> Vec<String> {
+    let mut changed = Vec::new();
+    if let TemplateName::Fixed(name) = &spec.name
+        && *name != found.image
+    {
+        changed.push(format!("name (the image is {})", found.image));
+    }
+    // As the template's tags have it, and its copies'.
+    let tags = config.tags();
+    if let Some(k3s) = &spec.k3s
+        && !tags.contains(&k3s.version.to_string().to_lowercase())
+    {
+        changed.push(format!("k3s ({} is none of the image's tags)", k3s.version));
+    }
+    changed
+}
+
 /// The VM that bears the build's tag, and its configuration.
 async fn find(client: &Client, build: &str) -> Result<(Qemu, VmConfig), Error> {
     let tag = format!("{BUILD_TAG_PREFIX}{build}");
@@ -230,7 +309,7 @@ async fn find(client: &Client, build: &str) -> Result<(Qemu, VmConfig), Error> {
         .cluster_resources(Some(GUESTS))
         .await
         .map_err(Error::api("listing the cluster's guests"))?;
-    let mut seen = Vec::new();
+    let (mut seen, mut bare) = (Vec::new(), None);
     for guest in guests.iter().filter(|guest| guest.is_qemu()) {
         let (Some(vmid), Some(node)) = (guest.vmid, guest.node.as_deref()) else {
             continue;
@@ -246,16 +325,14 @@ async fn find(client: &Client, build: &str) -> Result<(Qemu, VmConfig), Error> {
             Err(error) => return Err(Error::api(format!("reading the configuration of vm {vmid}"))(error)),
         };
         // A clone of a build's VM has its tag and text, and another number; one of a verification has for a moment the tag alone.
-        let own = journal::read(config.description().unwrap_or_default())
-            .ok()
-            .flatten()
-            .is_none_or(|journal| journal.vmid == vmid && journal.build == build);
-        if own {
-            return Ok((vm, config));
+        match journal::read(config.description().unwrap_or_default()) {
+            Ok(Some(journal)) if journal.vmid == vmid && journal.build == build => return Ok((vm, config)),
+            Ok(Some(_)) => seen.push(vmid),
+            // Its own, whose journal somebody took out or spoiled, or a clone of it: one with the journal may come after it.
+            Ok(None) | Err(_) => bare = bare.or(Some((vm, config))),
         }
-        seen.push(vmid);
     }
-    Err(Error::NotResumable {
+    bare.ok_or_else(|| Error::NotResumable {
         build: build.to_owned(),
         reason: nowhere(client, &seen),
     })

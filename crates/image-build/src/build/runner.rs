@@ -50,7 +50,8 @@ impl fmt::Debug for OnFailure {
 pub(crate) trait Runs: Send {
     /// Writes down that a step begins, where a stranger would look for it.
     async fn begin(&mut self, step: &str) -> Result<(), Error>;
-    /// Whether another process has taken the build over, so that nothing of it is ours to remove.
+    /// Whether the VM is in other hands: [`Error::TakenOver`] when another process has the build, so that nothing of it is ours to remove;
+    /// another error when the VM alone is not the build's any more.
     fn is_taken_over(&self) -> Option<Error>;
     /// The build has failed and stays as it is: whoever comes may go on with it at once.
     async fn let_go(&mut self);
@@ -120,10 +121,12 @@ pub(crate) async fn run<C: Runs>(
             Err(error) => {
                 let (mut cleanup, mut kept) = (Vec::new(), Vec::new());
                 let mut sight = Box::default();
-                if context.is_taken_over().is_some() {
+                if is_in_other_hands(context) {
                     // Nothing of it is ours any more, neither to look at nor to remove nor to speak of.
                 } else {
-                    *sight = see(context, &error).await;
+                    if context.is_taken_over().is_none() {
+                        *sight = see(context, &error).await;
+                    }
                     let keeps = committed
                         || choose(&control.on_failure, &name, &error, context.emitter()).await == AfterFailure::Keep;
                     if keeps {
@@ -132,7 +135,7 @@ pub(crate) async fn run<C: Runs>(
                     } else {
                         let done = steps.get_mut(..=index).unwrap_or_default();
                         cleanup = undo(done, context, control.undo_limit).await;
-                        if !cleanup.is_empty() {
+                        if !cleanup.is_empty() && !is_in_other_hands(context) {
                             let_go(context).await;
                         }
                     }
@@ -148,6 +151,11 @@ pub(crate) async fn run<C: Runs>(
         }
     }
     Ok(())
+}
+
+/// Whether another process goes on with it, and needs what there is.
+fn is_in_other_hands<C: Runs>(context: &C) -> bool {
+    matches!(context.is_taken_over(), Some(Error::TakenOver { .. }))
 }
 
 /// A step, behind the note that it begins.
@@ -199,6 +207,10 @@ async fn undo<C: Runs>(steps: &mut [Box<dyn Step<C>>], context: &mut C, limit: D
     context.watch(CancellationToken::new());
     let mut failures = Vec::new();
     for step in steps.iter_mut().rev() {
+        // Whoever has the build by now needs what is left of it.
+        if is_in_other_hands(context) {
+            break;
+        }
         let name = step.name();
         context.emitter().enter(&name);
         let ended = tokio::time::timeout(limit, guarded(step.undo(context)))

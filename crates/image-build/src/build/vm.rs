@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use proxmox_client::{Client, ConfigView, DeleteVm, ErrorKind, NodeName, Qemu, VmConfigUpdate, VmStatus, VolId, Wait};
+use proxmox_client::{
+    Client, ConfigView, DeleteVm, ErrorKind, NodeName, Qemu, VmConfigUpdate, VmStatus, Vmid, VolId, Wait,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -240,12 +242,23 @@ impl Context {
         }
     }
 
-    /// Changes the VM's configuration, waiting for the lock if PVE is busy with it.
+    /// Changes the VM's configuration, waiting for the lock if PVE is busy with it. Another VM that got the number meanwhile is not
+    /// changed.
     pub(super) async fn update_vm(&self, what: &str, update: &VmConfigUpdate) -> Result<(), Error> {
         let vm = self.vm()?;
         let mut pace = Pace::new("the vm's lock", LOCK_LIMIT, &self.cancel);
         loop {
-            match vm.update_config(update).await {
+            let attempt = format!("reading the configuration of vm {}", vm.vmid());
+            let config = ask(&attempt, &self.cancel, || vm.config(ConfigView::Pending)).await?;
+            let keeper = self.keeper()?;
+            if !keeper.holds(&config, &self.holder) {
+                return Err(keeper.taken_over());
+            }
+            let update = update.clone().digest(config.digest().unwrap_or_default());
+            match vm.update_config(&update).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    pace.pause("somebody changes it in the same moment").await?;
+                }
                 // PVE waits 10 s for the lock before it says so (FACTS 45).
                 Err(error) if error.kind() == ErrorKind::Busy => pace.pause("PVE holds the lock of the vm").await?,
                 ended => return ended.map_err(Error::api(format!("{what} of vm {}", self.vmid()?))),
@@ -260,7 +273,7 @@ impl Context {
             node: self.spec.node.clone(),
             vmid,
         };
-        if !self.made(&resource) {
+        if !self.made(&resource) || self.keeps_vm {
             return Ok(None);
         }
         self.settle_task().await;
@@ -268,9 +281,33 @@ impl Context {
             self.removed(&resource);
             return Ok(None);
         }
+        self.old_has_its_name(vmid).await?;
         destroy(&self.client, &self.vm()?, self.task_limit(), &self.cancel).await?;
         self.removed(&resource);
         Ok(Some(format!("vm {vmid} removed")))
+    }
+
+    /// Refuses as long as the template that this build was to replace waits for its name: the journal on our VM is all that tells whose
+    /// it was, and with that `gc` gives the name back and `resume` goes on.
+    async fn old_has_its_name(&mut self, vmid: Vmid) -> Result<(), Error> {
+        let Some(old) = self.old().await? else { return Ok(()) };
+        if !old.waits(&self.client, &self.cancel).await? {
+            return Ok(());
+        }
+        self.keeps_vm = true;
+        let name = &self.resolved()?.name;
+        Err(Error::Left {
+            left: format!("vm {vmid}"),
+            source: Box::new(Error::Unexpected {
+                what: format!("template {}", old.vm().vmid()),
+                reason: format!(
+                    "it is still {} and could not be given its name {name} back, so no template has that now; vm {vmid} stays, because its \
+                     journal tells whose it was: `k3simage gc --yes` gives the name back and removes vm {vmid}, `k3simage resume {}` goes on",
+                    old.retired_name(),
+                    self.build_id
+                ),
+            }),
+        })
     }
 
     /// Whether the VM at our vmid exists, is the one of this build, and is driven by this process. While PVE creates it, its
@@ -284,6 +321,13 @@ impl Context {
                 Ok(config) if config.lock() == Some("create") => pace.pause("PVE is still creating it").await?,
                 Ok(config) => {
                     let description = config.description().unwrap_or_default();
+                    // Where another process has it, nothing else that the build made is ours either.
+                    if let Ok(keeper) = self.keeper()
+                        && journal::read(description).is_ok_and(|found| found.is_some())
+                        && !keeper.holds(&config, &self.holder)
+                    {
+                        return Ok(false);
+                    }
                     return Ok(match journal::read(description) {
                         // Once it is the image, no failure takes it away again.
                         Ok(Some(journal)) if is_complete(&journal.step) => false,

@@ -1,14 +1,20 @@
 //! Removes what is dead, after one more look at it.
 
-use proxmox_client::{Client, ConfigView, NodeName, Qemu, VmConfigUpdate, Vmid, VolId};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxmox_client::{Client, ConfigView, NodeName, Qemu, Vmid, VolId};
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::volumes;
-use super::{Found, Origin, State, Thing, life, mark_of, marks_of, old_of, verification_in, verification_of};
+use super::{Found, Origin, State, Thing, life, marks_of, old_of, verification_in, verification_of};
 use crate::Error;
 use crate::build::{TASK_LIMIT, ask, destroy, destroy_volume, is_base_in_use, is_complete};
 use crate::journal::{self, Journal, Keeper, LEASE, new_holder};
-use crate::replace::{RETIRED_TAG, Remains, moved_name};
+use crate::replace::{Remains, Restored, moved_name, tags_of_image, tags_of_retired};
+
+/// How long the end of a lease on what could not be removed may take.
+const RELEASE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Removes what a dead build or verification left, its VMs first. Everything is looked at once more: a build that someone goes on with
 /// meanwhile, or that has ended well, is left alone. What is gone is added to `removed` at once, so that it is known also when an error
@@ -44,12 +50,35 @@ pub async fn remove(
             Thing::Volume { node, volid } => {
                 let node = NodeName::new(node.as_str()).map_err(bad())?;
                 let volid: VolId = volid.parse().map_err(bad())?;
+                if lives_by_now(client, found, cancel).await? {
+                    return Err(Error::TakenOver {
+                        build: found.id.clone(),
+                        found: format!("a VM of it is there by now, which may need {volid}"),
+                    });
+                }
                 destroy_volume(client, &node, &volid, TASK_LIMIT, cancel).await?;
                 removed.push(thing.to_string());
             }
         }
     }
     Ok(())
+}
+
+/// Whether a VM of it is there that is not dead, after its VMs on the list were removed: a volume has no journal of its own, and a VM may
+/// have appeared, or come back with its node.
+async fn lives_by_now(client: &Client, found: &Found, cancel: &CancellationToken) -> Result<bool, Error> {
+    let resources = ask("listing the cluster's resources", cancel, || {
+        client.cluster_resources(None)
+    })
+    .await?;
+    for guest in resources.iter().filter(|resource| resource.is_qemu()) {
+        if let Some((now, _)) = super::look_at(client, guest).await?
+            && (now.of, now.id.as_str()) == (found.of, found.id.as_str())
+        {
+            return Ok(now.state != State::Dead);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes over a dead build or verification, so that no one goes on with it in the same moment, and removes what there is of it: of one
@@ -66,20 +95,46 @@ async fn remove_vm(
     let Some((journal, template, keeper)) = take_over(client, build, &vm, cancel).await? else {
         return Ok(());
     };
-    if of == Origin::Build && is_complete(&journal.step) {
-        return end_swap(client, &vm, &journal, &keeper, cancel, removed).await;
+    let keeper = Arc::new(keeper);
+    // Shows that this process lives: clones and copies are removed first, each for minutes. It ends when another is found to have it.
+    let cancel = cancel.child_token();
+    let beat = keeper.beat(cancel.clone());
+    let ended = async {
+        if of == Origin::Build && is_complete(&journal.step) {
+            return end_swap(client, &vm, &journal, &keeper, &cancel, removed).await;
+        }
+        if of == Origin::Build {
+            take_back(client, &journal, &cancel, removed).await?;
+        }
+        destroy_own(client, &vm, &keeper, &cancel).await?;
+        let thing = Thing::Vm {
+            node: node.to_string(),
+            vmid: vmid.get(),
+            template,
+        };
+        removed.push(thing.to_string());
+        Ok(())
     }
-    if of == Origin::Build {
-        take_back(client, &journal, cancel, removed).await?;
+    .await;
+    drop(beat);
+    if ended.is_err() && !keeper.is_taken() {
+        // Whoever runs it again need not wait for this lease. What cannot be told of it, the error of the removal tells.
+        let released = tokio::time::timeout(RELEASE_LIMIT, keeper.release(&CancellationToken::new())).await;
+        tracing::debug!(?released, %vmid, "the lease on what could not be removed");
     }
-    destroy(client, &vm, TASK_LIMIT, cancel).await?;
-    let thing = Thing::Vm {
-        node: node.to_string(),
-        vmid: vmid.get(),
-        template,
-    };
-    removed.push(thing.to_string());
-    Ok(())
+    match ended {
+        Err(_) if keeper.is_taken() => Err(keeper.taken_over()),
+        ended => ended,
+    }
+}
+
+/// Deletes a VM that is still in our hands.
+async fn destroy_own(client: &Client, vm: &Qemu, keeper: &Keeper, cancel: &CancellationToken) -> Result<(), Error> {
+    match keeper.note(cancel, |_| {}).await {
+        Err(Error::Api { source, .. }) if source.is_not_found() => return Ok(()),
+        noted => noted?,
+    }
+    destroy(client, vm, TASK_LIMIT, cancel).await
 }
 
 /// Gives the template that a build was to replace its name back, and removes the clones of its verification: PVE keeps a template as
@@ -91,7 +146,7 @@ async fn take_back(
     removed: &mut Vec<String>,
 ) -> Result<(), Error> {
     if let Some(old) = old_of(client, journal, cancel).await?
-        && old.restore(cancel).await?
+        && old.restore(client, cancel).await? == Restored::Done
     {
         let thing = Thing::Name {
             node: old.vm().node().to_string(),
@@ -117,7 +172,7 @@ async fn end_swap(
     cancel: &CancellationToken,
     removed: &mut Vec<String>,
 ) -> Result<(), Error> {
-    let mut renumbered = false;
+    let (mut renumbered, mut inherited) = (false, false);
     if let Some(replacing) = &journal.replacing {
         let remains = Remains::look(client, vm, replacing, &journal.image, &journal.build, cancel).await?;
         remains.settle(keeper, cancel).await?;
@@ -127,9 +182,10 @@ async fn end_swap(
                 .map(|(copy, last)| Thing::copy(copy.vm(), last).to_string()),
         );
         renumbered = remains.is_renumbered();
+        inherited = remains.heir().is_some();
     }
     if renumbered {
-        match destroy(client, vm, TASK_LIMIT, cancel).await {
+        match destroy_own(client, vm, keeper, cancel).await {
             Ok(()) => {
                 let thing = Thing::Vm {
                     node: vm.node().to_string(),
@@ -144,15 +200,12 @@ async fn end_swap(
             Err(error) => return Err(error),
         }
     }
-    let config = ask("reading a template's tags", cancel, || vm.config(ConfigView::Pending)).await?;
-    let mut tags = config.tags();
-    tags.retain(|tag| mark_of(tag).is_none());
-    let mut update = VmConfigUpdate::new();
-    if renumbered {
-        tags.push(RETIRED_TAG.to_owned());
-        update = update.name(moved_name(&journal.image, &journal.build));
+    if renumbered || inherited {
+        let moved = moved_name(&journal.image, &journal.build);
+        keeper.close(cancel, Some(&moved), None, tags_of_retired).await?;
+    } else {
+        keeper.close(cancel, None, None, tags_of_image).await?;
     }
-    keeper.close(cancel, &update.tags(tags), None).await?;
     let thing = Thing::Mark {
         node: vm.node().to_string(),
         vmid: vm.vmid().get(),

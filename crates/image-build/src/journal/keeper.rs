@@ -1,28 +1,32 @@
 //! `Keeper`: writes a build's journal, compares before it sets, and shows that the builder lives.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use proxmox_client::{Client, ConfigView, ErrorKind, Qemu, VmConfig, VmConfigUpdate};
+use proxmox_client::{Client, ConfigView, ErrorKind, Qemu, VmConfig, VmConfigUpdate, Vmid};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Journal, lease_until, read, strip, write};
 use crate::Error;
-use crate::build::Pace;
+use crate::build::{BUILD_TAG_PREFIX, Pace};
+use crate::replace::copy_name;
+use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How long PVE may be busy with the VM or out of reach while the journal is written. A node's services restart within it.
 const WRITE_LIMIT: Duration = Duration::from_secs(120);
 /// A lease is renewed when a third of it has passed, so that two attempts may fail.
 const BEATS_IN_A_LEASE: u32 = 3;
 
-/// Another process goes on with the build, or the journal is no longer one that can be kept.
+/// Why the journal can be kept no longer, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// What was found instead, for people.
-    pub(crate) found: String,
+enum Taken {
+    /// Another process goes on with the build, or somebody made the journal unreadable.
+    Over(String),
+    /// The VM is another one, which got the number when the build's own was deleted.
+    Away(String),
 }
 
 /// The one who writes the journal of a build, while this process drives it.
@@ -32,8 +36,16 @@ pub(crate) struct Keeper {
     vm: Qemu,
     build: String,
     lease: Duration,
-    journal: Mutex<Journal>,
-    taken: AtomicBool,
+    kept: Mutex<Kept>,
+    taken: OnceLock<Taken>,
+}
+
+/// What stands on the VM, as far as this process knows.
+#[derive(Debug)]
+struct Kept {
+    journal: Journal,
+    /// The journal has been taken away for good: a sign of life that waited meanwhile must not bring it back.
+    closed: bool,
 }
 
 impl Keeper {
@@ -44,8 +56,8 @@ impl Keeper {
             vm,
             build: journal.build.clone(),
             lease,
-            journal: Mutex::new(journal),
-            taken: AtomicBool::new(false),
+            kept: Mutex::new(Kept { journal, closed: false }),
+            taken: OnceLock::new(),
         }
     }
 
@@ -92,17 +104,40 @@ impl Keeper {
         Ok(Self::new(client, vm, lease, journal))
     }
 
-    /// The error of a build that is in other hands.
+    /// The error of a build that is in other hands, or whose VM is gone and another one in its place.
     pub(crate) fn taken_over(&self) -> Error {
-        Error::TakenOver {
-            build: self.build.clone(),
-            found: format!("the journal on vm {} names another builder", self.vm.vmid()),
+        match self.taken.get() {
+            Some(Taken::Away(found)) => Error::Unexpected {
+                what: format!("vm {}", self.vm.vmid()),
+                reason: found.clone(),
+            },
+            Some(Taken::Over(found)) => Error::TakenOver {
+                build: self.build.clone(),
+                found: found.clone(),
+            },
+            None => Error::TakenOver {
+                build: self.build.clone(),
+                found: format!("the journal on vm {} names another builder", self.vm.vmid()),
+            },
         }
     }
 
-    /// Whether another process was found to have the build.
+    /// Whether the VM was found to be in other hands.
     pub(crate) fn is_taken(&self) -> bool {
-        self.taken.load(Ordering::Relaxed)
+        self.taken.get().is_some()
+    }
+
+    /// Looks at a configuration that was just read: whether the VM is still ours by its journal or, where a person took that out, by
+    /// its mark. One that is not is found to be in other hands from then on.
+    pub(crate) fn holds(&self, config: &VmConfig, holder: &str) -> bool {
+        let found = read(config.description().unwrap_or_default());
+        match taken(&found, holder, self.vm.vmid(), bears_mark(config, &self.build)) {
+            Some(taken) => {
+                let _first = self.taken.set(taken);
+                false
+            }
+            None => true,
+        }
     }
 
     /// Writes a change down, and renews the lease.
@@ -128,40 +163,57 @@ impl Keeper {
         people: Option<&str>,
         change: impl FnOnce(&mut Journal) + Send,
     ) -> Result<(), Error> {
-        let mut journal = self.journal.lock().await;
-        let mut next = journal.clone();
+        let mut kept = self.kept.lock().await;
+        if kept.closed {
+            return Ok(());
+        }
+        let mut next = kept.journal.clone();
         change(&mut next);
         next.lease = lease_until(&self.client, self.lease);
         let next = &next;
-        self.set(cancel, &journal.holder, &journal.build, |description, found| {
-            let text = write(people.unwrap_or(description), next);
+        self.set(cancel, &next.holder, |config, found| {
+            let text = write(people.unwrap_or(config.description().unwrap_or_default()), next);
             // The answer to an earlier attempt was lost.
             let there = update.is_empty() && found == Some(next);
             (!there).then(|| update.clone().description(text))
         })
         .await?;
-        journal.clone_from(next);
+        kept.journal.clone_from(next);
         Ok(())
     }
 
-    /// The last change: the text for people without a journal behind it, `people` or the one that is there. The build is no
-    /// longer one.
+    /// The last change: the text for people without a journal behind it, `people` or the one that is there, with the tags that `tags`
+    /// makes of the VM's settings, and another name if one is given. The build is no longer one.
     ///
     /// # Errors
     /// As [`note`](Self::note).
     pub(crate) async fn close(
         &self,
         cancel: &CancellationToken,
-        update: &VmConfigUpdate,
+        name: Option<&str>,
         people: Option<&str>,
+        tags: impl Fn(&VmConfig) -> Vec<String> + Send + Sync,
     ) -> Result<(), Error> {
-        let journal = self.journal.lock().await;
-        self.set(cancel, &journal.holder, &journal.build, |description, found| {
-            let text = strip(people.unwrap_or(description));
-            let there = found.is_none() && strip(description) == text;
-            (!there).then(|| update.clone().description(text))
+        let mut kept = self.kept.lock().await;
+        let holder = kept.journal.holder.clone();
+        self.set(cancel, &holder, |config, found| {
+            let description = config.description().unwrap_or_default();
+            let (text, tags) = (strip(people.unwrap_or(description)), tags(config));
+            let there = found.is_none()
+                && strip(description) == text
+                && name.is_none_or(|name| config.name() == Some(name))
+                && same_tags(&config.tags(), &tags);
+            (!there).then(|| {
+                let update = VmConfigUpdate::new().tags(tags).description(text);
+                match name {
+                    Some(name) => update.name(name),
+                    None => update,
+                }
+            })
         })
-        .await
+        .await?;
+        kept.closed = true;
+        Ok(())
     }
 
     /// For how long a sign of life counts.
@@ -174,10 +226,14 @@ impl Keeper {
     /// # Errors
     /// As [`note`](Self::note).
     pub(crate) async fn release(&self, cancel: &CancellationToken) -> Result<(), Error> {
-        let journal = self.journal.lock().await;
-        let mut next = journal.clone();
+        let kept = self.kept.lock().await;
+        if kept.closed {
+            return Ok(());
+        }
+        let mut next = kept.journal.clone();
         next.lease = super::now(&self.client);
-        self.set(cancel, &journal.holder, &journal.build, |description, _| {
+        self.set(cancel, &next.holder, |config, _| {
+            let description = config.description().unwrap_or_default();
             Some(VmConfigUpdate::new().description(write(description, &next)))
         })
         .await
@@ -188,8 +244,7 @@ impl Keeper {
         &self,
         cancel: &CancellationToken,
         holder: &str,
-        build: &str,
-        change: impl Fn(&str, Option<&Journal>) -> Option<VmConfigUpdate>,
+        change: impl Fn(&VmConfig, Option<&Journal>) -> Option<VmConfigUpdate> + Send + Sync,
     ) -> Result<(), Error> {
         let attempt = format!("writing the journal of vm {}", self.vm.vmid());
         let mut pace = Pace::new(&attempt, WRITE_LIMIT, cancel);
@@ -204,16 +259,16 @@ impl Keeper {
                 }
                 Err(error) => return Err(Error::api(attempt)(error)),
             };
-            let description = config.description().unwrap_or_default();
-            let found = read(description);
-            if let Some(taken) = taken(&found, holder) {
-                self.taken.store(true, Ordering::Relaxed);
-                return Err(Error::TakenOver {
-                    build: build.to_owned(),
-                    found: taken.found,
-                });
+            let found = read(config.description().unwrap_or_default());
+            let update = change(&config, found.as_ref().ok().and_then(Option::as_ref));
+            // What is there as it was to be needs no mark: the last change takes that away.
+            if found.is_ok() && update.is_none() {
+                return Ok(());
             }
-            let Some(update) = change(description, found.ok().flatten().as_ref()) else {
+            if !self.holds(&config, holder) {
+                return Err(self.taken_over());
+            }
+            let Some(update) = update else {
                 return Ok(());
             };
             let update = update.digest(config.digest().unwrap_or_default());
@@ -229,7 +284,7 @@ impl Keeper {
         }
     }
 
-    /// Renews the lease until the guard is dropped. When another process is found to have the build, `stop` is cancelled.
+    /// Renews the lease until the guard is dropped. When the VM is found to be in other hands, `stop` is cancelled.
     pub(crate) fn beat(self: &Arc<Self>, stop: CancellationToken) -> Heartbeat {
         let keeper = Arc::clone(self);
         let every = self.lease / BEATS_IN_A_LEASE;
@@ -238,7 +293,7 @@ impl Keeper {
                 tokio::time::sleep(every).await;
                 match keeper.note(&CancellationToken::new(), |_| {}).await {
                     Ok(()) => {}
-                    Err(Error::TakenOver { .. }) => {
+                    Err(_) if keeper.is_taken() => {
                         stop.cancel();
                         return;
                     }
@@ -266,17 +321,41 @@ pub(crate) fn new_holder() -> String {
     format!("{:016x}", rand::rng().random::<u64>())
 }
 
-/// What stands there when it is not ours any more. A person who removed the line has not taken the build over.
-fn taken(found: &Result<Option<Journal>, super::JournalError>, holder: &str) -> Option<Taken> {
+/// What stands there when it is not ours any more. A person who removed the line has not taken the build over, as long as the VM bears
+/// its mark: without that it is another VM, which got the number when the build's own was deleted.
+fn taken(
+    found: &Result<Option<Journal>, super::JournalError>,
+    holder: &str,
+    vmid: Vmid,
+    marked: bool,
+) -> Option<Taken> {
     match found {
-        Ok(Some(journal)) if journal.holder != holder => Some(Taken {
-            found: format!("its journal names another builder, until {}", journal.lease),
-        }),
+        Ok(Some(journal)) if journal.holder != holder => Some(Taken::Over(format!(
+            "the journal on vm {vmid} names another builder, until {}",
+            journal.lease
+        ))),
+        Ok(None) if !marked => Some(Taken::Away(
+            "it bears neither the journal nor the mark of what was made here: somebody has deleted that, and the vm of this number is \
+             another one, which is left alone"
+                .to_owned(),
+        )),
         Ok(_) => None,
-        Err(error) => Some(Taken {
-            found: format!("its journal cannot be used: {error}"),
-        }),
+        Err(error) => Some(Taken::Over(format!("the journal on vm {vmid} cannot be used: {error}"))),
     }
+}
+
+/// Whether a VM has a tag or a name that only this build or verification gives. The image's own name is none: others may bear it.
+fn bears_mark(config: &VmConfig, id: &str) -> bool {
+    let tags = [format!("{BUILD_TAG_PREFIX}{id}"), format!("{VERIFY_TAG_PREFIX}{id}")];
+    let clones = [1, 2].map(|number| format!("{CLONE_NAME_PREFIX}{id}-{number}"));
+    let named = |name: &str| name == copy_name(id) || tags.iter().chain(&clones).any(|known| known == name);
+    config.name().is_some_and(named) || config.tags().iter().any(|tag| tags.contains(tag))
+}
+
+/// PVE writes tags in small letters, each once, in its own order (`FACTS` 31).
+fn same_tags(one: &[String], other: &[String]) -> bool {
+    let set = |tags: &[String]| tags.iter().map(|tag| tag.to_lowercase()).collect::<BTreeSet<_>>();
+    set(one) == set(other)
 }
 
 /// Whether the same call may end better in a moment.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use proxmox_client::{ConfigView, ErrorKind, Qemu, VmConfig, VmConfigUpdate};
 use tokio_util::sync::CancellationToken;
 
+use super::RETIRED_TAG;
 use crate::Error;
-use crate::build::{Pace, ask};
+use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG, Pace, ask, is_id};
 use crate::journal::is_passing;
 
 /// A VM's configuration; `None` when it is gone.
@@ -66,4 +67,26 @@ pub(crate) fn tags_with(config: &VmConfig, with: &str, without: &str) -> Vec<Str
     tags.retain(|tag| tag != without && tag != with);
     tags.push(with.to_owned());
     tags
+}
+
+/// The tags of a complete image without the mark of its build, as they are on it: whoever goes on with the build, or ends it, may have
+/// been asked for something else by now.
+pub(crate) fn tags_of_image(config: &VmConfig) -> Vec<String> {
+    let mut tags = config.tags();
+    tags.retain(|tag| !is_mark(tag));
+    if !tags.iter().any(|tag| tag == IMAGE_TAG) {
+        tags.push(IMAGE_TAG.to_owned());
+    }
+    tags
+}
+
+/// The same for what stays of it beside the image.
+pub(crate) fn tags_of_retired(config: &VmConfig) -> Vec<String> {
+    let mut tags = tags_with(config, RETIRED_TAG, IMAGE_TAG);
+    tags.retain(|tag| !is_mark(tag));
+    tags
+}
+
+fn is_mark(tag: &str) -> bool {
+    tag.strip_prefix(BUILD_TAG_PREFIX).is_some_and(is_id)
 }

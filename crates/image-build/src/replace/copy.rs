@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use proxmox_client::{Client, Drive, Qemu, VmConfig, VmConfigUpdate, Vmid};
+use proxmox_client::{Client, Drive, NodeName, Qemu, TaskFilter, VmConfig, VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
 use super::place::Place;
 use super::{Replacing, change, config};
 use crate::Error;
-use crate::build::{Pace, TASK_LIMIT, destroy, is_id};
+use crate::build::{Pace, TASK_LIMIT, ask, destroy, is_id};
 
 /// What the name of an unfinished copy begins with; the id of its build follows.
 ///
@@ -142,28 +142,81 @@ impl FullCopy {
     }
 }
 
+/// A number at which PVE has begun a copy and not ended it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Copying {
+    /// A task makes it.
+    Made(Vmid),
+    /// No task does any more: its node went down in the middle, and the lock stays in the configuration.
+    Broken(Vmid, NodeName),
+}
+
+/// What a person has to do about half a copy that nobody makes any more: PVE lets no API call take that lock away but root's.
+pub(crate) fn half_a_copy(vmid: Vmid, node: &NodeName) -> String {
+    format!(
+        "vm {vmid} on {node} has the lock of a copy that is made for it, and no task is listed that makes it: when there is none, its node \
+         went down in the middle and it is half a copy, which root removes there with `qm unlock {vmid} && qm destroy {vmid}`"
+    )
+}
+
 /// The number to which PVE still copies for a build that has begun this step, with a task of its own. The build counts as living
 /// meanwhile: cloning holds the template's lock, so that its builder can write no sign of life there.
+///
+/// A lock alone does not say that: it outlives a node that went down. The task is listed with the number of what is copied, `built` or
+/// the old one; those of other logins are listed with `Sys.Audit` only.
 ///
 /// # Errors
 /// Any of the calls.
 pub(crate) async fn copying(
     client: &Client,
+    built: Vmid,
     replacing: Option<&Replacing>,
     cancel: &CancellationToken,
-) -> Result<Option<Vmid>, Error> {
+) -> Result<Option<Copying>, Error> {
     let Some(replacing) = replacing.filter(|replacing| replacing.renumber) else {
         return Ok(None);
     };
     for vmid in replacing.copy.into_iter().chain([replacing.vmid]) {
-        if let Some(place) = Place::of(client, vmid, cancel).await?
-            && let Some(config) = config(&place.vm, cancel).await?
-            && is_being_made(&config)
-        {
-            return Ok(Some(vmid));
+        let Some((node, is_clone)) = locked(client, vmid, cancel).await? else {
+            continue;
+        };
+        if !is_clone || is_cloning(client, &node, &[built, replacing.vmid], cancel).await? {
+            return Ok(Some(Copying::Made(vmid)));
+        }
+        // The task may have ended between the two looks.
+        if locked(client, vmid, cancel).await?.is_some() {
+            return Ok(Some(Copying::Broken(vmid, node)));
         }
     }
     Ok(None)
+}
+
+/// The node of a VM whose configuration says that PVE is making it, and whether as a clone.
+async fn locked(client: &Client, vmid: Vmid, cancel: &CancellationToken) -> Result<Option<(NodeName, bool)>, Error> {
+    let Some(place) = Place::of(client, vmid, cancel).await? else {
+        return Ok(None);
+    };
+    let config = config(&place.vm, cancel).await?.filter(is_being_made);
+    Ok(config.map(|config| (place.vm.node().clone(), config.lock() == Some("clone"))))
+}
+
+/// Whether a task clones one of these VMs there.
+///
+/// # Source
+/// `GET /nodes/{node}/tasks`: the id of a `qmclone` is the VM that is cloned (`pve/scenarios/07-template-and-clone.json`).
+async fn is_cloning(client: &Client, node: &NodeName, of: &[Vmid], cancel: &CancellationToken) -> Result<bool, Error> {
+    let filter = TaskFilter {
+        kind: Some("qmclone".to_owned()),
+        with_active: true,
+        ..TaskFilter::default()
+    };
+    let attempt = format!("listing the tasks of {node}");
+    let node = client.node(node);
+    let tasks = ask(&attempt, cancel, || node.tasks(&filter)).await?;
+    let of: Vec<String> = of.iter().map(ToString::to_string).collect();
+    Ok(tasks
+        .iter()
+        .any(|task| task.endtime.is_none() && of.iter().any(|vmid| vmid == task.upid.id())))
 }
 
 fn is_being_made(config: &VmConfig) -> bool {

@@ -11,10 +11,11 @@ mod old;
 mod place;
 mod remains;
 
-pub(crate) use change::{change, config, tags_with};
-pub(crate) use copy::{At, FullCopy, copied_build, copy_name, copying};
+pub(crate) use change::{change, config, tags_of_image, tags_of_retired, tags_with};
+pub(crate) use copy::{At, Copying, FullCopy, copied_build, copy_name, copying, half_a_copy};
 pub(crate) use linked::{linked_clones, vms};
-pub(crate) use old::{Old, Retired};
+pub(crate) use old::{Old, Restored, Retired};
+pub(crate) use place::pool_of;
 pub(crate) use remains::{Remains, is_image};
 
 use std::time::Duration;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use proxmox_client::{Client, PoolId, Qemu, VmConfig, VmConfigUpdate};
+use proxmox_client::{Client, PoolId, Qemu, VmConfig, VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
-use super::place::Place;
+use super::place::{Place, other_of_name};
 use super::{RETIRED_TAG, Replacing, change, config, linked_clones, retired_name, tags_with, vms};
 use crate::Error;
 use crate::build::IMAGE_TAG;
@@ -32,6 +32,17 @@ pub(crate) enum Retired {
     Done,
     /// Somebody deleted it.
     Gone,
+}
+
+/// What became of an attempt to give it its name back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restored {
+    /// It bears it again.
+    Done,
+    /// It was not retired by that build, or is gone.
+    Nothing,
+    /// This guest bears it by now, so it stays retired.
+    Inherited(Vmid),
 }
 
 /// What it is now.
@@ -149,11 +160,36 @@ impl Old {
         })
     }
 
-    /// Gives it its name and tag back. `false` when it was not retired by that build, or is gone.
+    /// Whether it waits for its name: it is retired, and nobody else has taken the name since. As long as it does, nothing may be
+    /// removed that tells whose it was.
     ///
     /// # Errors
     /// Any of the calls.
-    pub(crate) async fn restore(&self, cancel: &CancellationToken) -> Result<bool, Error> {
+    pub(crate) async fn waits(&self, client: &Client, cancel: &CancellationToken) -> Result<bool, Error> {
+        let config = self.config(cancel).await?;
+        Ok(config.is_some_and(|config| self.is_retired(&config)) && self.heir(client, cancel).await?.is_none())
+    }
+
+    /// Another guest that bears the image's name by now.
+    ///
+    /// # Errors
+    /// [`Error::Api`] when the cluster cannot be listed.
+    pub(crate) async fn heir(&self, client: &Client, cancel: &CancellationToken) -> Result<Option<Vmid>, Error> {
+        other_of_name(client, &self.image, &[self.vm.vmid()], cancel).await
+    }
+
+    /// Gives it its name and tag back, unless another guest bears the name by now.
+    ///
+    /// # Errors
+    /// Any of the calls.
+    pub(crate) async fn restore(&self, client: &Client, cancel: &CancellationToken) -> Result<Restored, Error> {
+        match self.config(cancel).await? {
+            Some(config) if self.is_retired(&config) => {}
+            _ => return Ok(Restored::Nothing),
+        }
+        if let Some(heir) = self.heir(client, cancel).await? {
+            return Ok(Restored::Inherited(heir));
+        }
         let what = format!("giving template {} its name back", self.vm.vmid());
         let changed = change(&self.vm, &what, cancel, RESTORE_LIMIT, |config| {
             Ok((self.state(config) == State::Retired).then(|| {
@@ -163,6 +199,9 @@ impl Old {
             }))
         })
         .await?;
-        Ok(changed == Some(true))
+        Ok(match changed {
+            Some(true) => Restored::Done,
+            _ => Restored::Nothing,
+        })
     }
 }

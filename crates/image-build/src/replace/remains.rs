@@ -1,8 +1,9 @@
 //! `Remains`: what a replacement has left besides its new template, which is complete: copies on their way to another number.
 
-use proxmox_client::{Client, Qemu, VmConfig, VmConfigUpdate};
+use proxmox_client::{Client, Qemu, VmConfig, VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
+use super::place::other_of_name;
 use super::{At, FullCopy, Old, Replacing, config, retired_name, tags_with};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
@@ -28,6 +29,8 @@ pub(crate) struct Remains {
     old_copy: Option<OldCopy>,
     new_copy: Option<FullCopy>,
     renumbered: bool,
+    /// Another guest that bears the image's name by now, when the new template has lost it.
+    heir: Option<Vmid>,
 }
 
 impl Remains {
@@ -51,6 +54,7 @@ impl Remains {
             old_copy: None,
             new_copy: None,
             renumbered: false,
+            heir: None,
         };
         if !replacing.renumber {
             return Ok(remains);
@@ -78,8 +82,11 @@ impl Remains {
             At::Other(config) if nameless.is_some() && is_image(&config, image) => remains.renumbered = true,
             At::Other(_) | At::Nothing => {}
         }
-        if !remains.renumbered {
-            remains.name_back = nameless.map(|config| tags_with(&config, IMAGE_TAG, ""));
+        if let Some(config) = nameless.filter(|_| !remains.renumbered) {
+            remains.heir = other_of_name(client, image, &[new.vmid()], cancel).await?;
+            if remains.heir.is_none() {
+                remains.name_back = Some(tags_with(&config, IMAGE_TAG, ""));
+            }
         }
         Ok(remains)
     }
@@ -87,6 +94,11 @@ impl Remains {
     /// Whether a copy of the new template has its name and the old one's number, so that the one it was made of is not needed any more.
     pub(crate) fn is_renumbered(&self) -> bool {
         self.renumbered
+    }
+
+    /// The guest that bears the image's name by now, when the new template has lost it and so does not get it back.
+    pub(crate) fn heir(&self) -> Option<Vmid> {
+        self.heir
     }
 
     /// The copies, and whether it is the last of the old template.
@@ -98,7 +110,7 @@ impl Remains {
         old.into_iter().chain(self.new_copy.iter().map(|copy| (copy, false)))
     }
 
-    /// Leaves the new template complete under the image's name at the number that it was built at, and the old one retired, without
+    /// Leaves the new template complete under the image's name, unless another guest bears it by now, at the number that it was built at, and the old one retired, without
     /// a copy of either.
     ///
     /// # Errors

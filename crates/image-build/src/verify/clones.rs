@@ -133,6 +133,7 @@ impl Machine {
             lease: lease_until(&self.client, self.mark.lease),
             oemdrv: None,
             login: None,
+            sealed: None,
             replacing: None,
             inputs: Inputs::default(),
         }

@@ -9,7 +9,7 @@ use image_build::spec::ImageSpecBuilder;
 use image_build::{Artifact, Error, Event, EventKind, ImageSpec, Replace};
 use proxmox_client::{CloneVm, NodeName, Qemu, Upid, Wait};
 use pve_emulator::engine::simulated::SimulatedOptions;
-use pve_emulator::{Emulator, FaultAction, Gate, StorageSpec};
+use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, Gate, StorageSpec, TaskFault};
 use tokio_util::sync::CancellationToken;
 
 use super::{Lab, story};
@@ -176,5 +176,29 @@ pub(crate) fn is_image(lab: &Lab, vmid: u32) -> Config {
 pub(crate) fn has(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+}
+
+/// Collects all that dead builds left, and answers what was removed. Nothing is left to collect then.
+pub(crate) async fn gc(lab: &Lab) -> Vec<String> {
+    let mut removed = Vec::new();
+    for found in image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap() {
+        assert!(!found.living, "{found:?}");
+        let gone = image_build::gc::remove(&lab.client, &found, &CancellationToken::new()).await;
+        removed.extend(gone.unwrap_or_else(|error| panic!("{}", error.chain())));
+    }
+    assert_eq!(image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap(), []);
+    removed
+}
+
+/// The next task of a kind ends with an error.
+pub(crate) fn task_fails(kind: &str, id: u32, why: &str) -> Fault {
+    Fault {
+        when: FaultMatch::Task {
+            kind: kind.to_owned(),
+            id: id.to_string(),
+        },
+        action: FaultAction::Task(TaskFault::Fails(why.to_owned())),
+        times: 1,
     }
 }

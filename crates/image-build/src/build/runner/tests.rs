@@ -13,6 +13,8 @@ enum Act {
     Fail,
     Panic,
     CancelThenSucceed,
+    /// Another process takes the build over.
+    Lose,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,10 @@ impl Step<Diary> for Scripted {
                 diary.cancel.cancel();
                 Ok(String::new())
             }
+            Act::Lose => {
+                diary.taken = true;
+                Ok(String::new())
+            }
         }
     }
 
@@ -125,6 +131,10 @@ impl Step<Diary> for Scripted {
                 reason: "stuck".to_owned(),
             }),
             Act::Panic => panic!("boom in an undo"),
+            Act::Lose => {
+                diary.taken = true;
+                Ok(None)
+            }
             Act::Succeed | Act::CancelThenSucceed => Ok(Some(format!("{} removed", self.name))),
         }
     }
@@ -306,6 +316,22 @@ async fn a_build_in_other_hands_is_left_alone() {
     let error = run(&mut steps, &mut diary, &control, 1).await.unwrap_err();
     assert_eq!(error.chain(), "b failed: build 7f3a is in other hands: another");
     assert_eq!(diary.lines, ["note b", "run b"], "neither undone nor let go");
+}
+
+#[tokio::test]
+async fn a_build_that_is_taken_over_while_it_is_undone_is_left_alone_from_then_on() {
+    let lost = Scripted {
+        undo: Act::Lose,
+        ..step("b", Act::Succeed)
+    };
+    let steps = vec![step("a", Act::Succeed), lost, step("c", Act::Fail)];
+    let (ended, lines, _) = play(steps, CLEAN_UP).await;
+    assert_eq!(ended.unwrap_err().to_string(), "c failed");
+    assert_eq!(
+        lines[6..],
+        ["undo c", "undo b"],
+        "what is left is the other's, and so is its lease"
+    );
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ impl Step<Context> for PrepareMedia {
     async fn undo(&mut self, context: &mut Context) -> Result<Option<String>, Error> {
         context.server = None;
         context.settle_task().await;
+        context.still_ours().await?;
         let removed = remove_volumes(context, |_| true).await?;
         Ok((!removed.is_empty()).then(|| format!("{} removed", removed.join(", "))))
     }

@@ -28,6 +28,7 @@ pub(crate) use move_old::MOVE_OLD;
 pub(crate) use publish::PUBLISH;
 pub(crate) use renumber::RENUMBER;
 pub(crate) use retire::RETIRE;
+pub(super) use shut_down::SHUT_DOWN;
 
 use std::path::PathBuf;
 
@@ -70,6 +71,11 @@ impl Swap {
 /// Whether a build that has begun this step last has a complete image, which nothing takes away again.
 pub(crate) fn is_complete(step: &str) -> bool {
     [MOVE_OLD, DELETE_OLD, RENUMBER].contains(&step)
+}
+
+/// Whether the guest is not sealed yet while this step runs, or not any more.
+pub(super) fn comes_before_seal(step: &str) -> bool {
+    ["media", "create", "install", "connect", "provision", "seal"].contains(&step)
 }
 
 /// The steps that make a template from an installer ISO, in their order.

@@ -35,7 +35,6 @@ impl Step<Context> for Publish {
         let people = description::of_template(context, Timestamp::now())?;
         let keeper = Arc::clone(context.keeper()?);
         let name = context.resolved()?.name.clone();
-        let update = VmConfigUpdate::new();
         let rest = context
             .replacing
             .as_ref()
@@ -44,7 +43,7 @@ impl Step<Context> for Publish {
             // The old one is still to be moved or deleted, so this stays a build, of an image that is complete.
             (Some(_), Some(next)) => {
                 let marked = tags.iter().cloned().chain([context.build_tag()]);
-                let update = update.name(name.as_str()).tags(marked);
+                let update = VmConfigUpdate::new().name(name.as_str()).tags(marked);
                 keeper
                     .change(&context.cancel, &update, Some(&people), |journal| {
                         (*next).clone_into(&mut journal.step);
@@ -54,12 +53,9 @@ impl Step<Context> for Publish {
                     .await?;
             }
             (replacing, _) => {
-                let update = match replacing {
-                    Some(_) => update.name(name.as_str()),
-                    None => update,
-                };
+                let name = replacing.as_ref().map(|_| name.as_str());
                 keeper
-                    .close(&context.cancel, &update.tags(&tags), Some(&people))
+                    .close(&context.cancel, name, Some(&people), |_| tags.clone())
                     .await?;
                 context.closed();
             }

@@ -4,19 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxmox_client::{Qemu, VmConfigUpdate, Vmid};
+use proxmox_client::{ConfigView, Qemu, VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
-use super::finalise::{still_alone, template_tags};
+use super::finalise::still_alone;
 use crate::Error;
 use crate::build::IMAGE_TAG;
 use crate::build::artifact::Replaced;
 use crate::build::context::Context;
 use crate::build::copying::Target;
 use crate::build::step::{Step, StepName};
-use crate::build::vm::{destroy, is_base_in_use};
+use crate::build::vm::{ask, destroy, is_base_in_use};
 use crate::journal;
-use crate::replace::{At, FullCopy, RETIRED_TAG, config, is_image, linked_clones, moved_name, retired_name, vms};
+use crate::replace::{
+    At, FullCopy, config, is_image, linked_clones, moved_name, pool_of, retired_name, tags_of_image, tags_of_retired,
+    tags_with, vms,
+};
 
 /// Name of the step. A build whose journal names it is complete, and bears the name at one of two numbers.
 pub(crate) const RENUMBER: &str = "renumber";
@@ -65,7 +68,7 @@ async fn renumber(context: &mut Context, number: Vmid) -> Result<String, Error> 
     }
     let to = Target {
         vmid: number,
-        pool: context.spec.pool.clone(),
+        pool: pool_of(&context.client, built.vmid(), &context.cancel).await?,
         tags: Some(vec![context.build_tag()]),
     };
     let Some(copy) = context.copy_template(&built, &to).await? else {
@@ -105,10 +108,12 @@ async fn tell_replaced(context: &mut Context, number: Vmid) -> Result<(), Error>
 /// The name goes to the copy. For the moment between the two calls nobody has it, as between the two of the swap.
 async fn hand_over(context: &mut Context, copy: &FullCopy) -> Result<(), Error> {
     still_alone(context).await?;
-    let (name, tags) = (context.resolved()?.name.clone(), template_tags(&context.spec));
-    let mut without = tags.clone();
-    without.retain(|tag| tag != IMAGE_TAG);
-    without.push(context.build_tag());
+    let name = context.resolved()?.name.clone();
+    let built = context.vm()?;
+    let attempt = format!("reading template {}", built.vmid());
+    let config = ask(&attempt, &context.cancel, || built.config(ConfigView::Pending)).await?;
+    let tags = tags_of_image(&config);
+    let without = tags_with(&config, &context.build_tag(), IMAGE_TAG);
     let update = VmConfigUpdate::new().name(context.build_tag()).tags(without);
     let keeper = Arc::clone(context.keeper()?);
     keeper.change(&context.cancel, &update, None, |_| {}).await?;
@@ -154,7 +159,7 @@ async fn leave(context: &mut Context, built: &Qemu, number: Vmid) -> Result<Stri
         let moved = moved_name(&name, &context.build_id);
         let keeper = Arc::clone(context.keeper()?);
         keeper
-            .close(&context.cancel, &moved_aside(context, &moved), None)
+            .close(&context.cancel, Some(&moved), None, tags_of_retired)
             .await?;
         context.emitter.warning(format!(
             "template {}, which the image was built as, is kept as {moved}: {why}; delete it when nothing needs it any more",
@@ -164,11 +169,4 @@ async fn leave(context: &mut Context, built: &Qemu, number: Vmid) -> Result<Stri
     context.closed();
     context.is_at(number);
     Ok(format!("template {} is template {number} now, {name}", built.vmid()))
-}
-
-fn moved_aside(context: &Context, moved: &str) -> VmConfigUpdate {
-    let mut tags = template_tags(&context.spec);
-    tags.retain(|tag| tag != IMAGE_TAG);
-    tags.push(RETIRED_TAG.to_owned());
-    VmConfigUpdate::new().name(moved).tags(tags)
 }

@@ -9,7 +9,7 @@ use crate::build::artifact::Replaced;
 use crate::build::context::Context;
 use crate::build::step::{Step, StepName};
 use crate::build::vm::ask;
-use crate::replace::Retired;
+use crate::replace::{Restored, Retired};
 
 /// Name of the step. A build whose journal names it may have renamed the old template.
 pub(crate) const RETIRE: &str = "retire";
@@ -68,8 +68,16 @@ impl Step<Context> for Retire {
             Err(Error::Api { source, .. }) if source.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        let restored = old.restore(&context.cancel).await?;
+        let restored = old.restore(&context.client, &context.cancel).await?;
         context.replaced = None;
-        Ok(restored.then(|| format!("template {} is {name} again", old.vm().vmid())))
+        let old_vmid = old.vm().vmid();
+        Ok(match restored {
+            Restored::Done => Some(format!("template {old_vmid} is {name} again")),
+            Restored::Inherited(heir) => Some(format!(
+                "template {old_vmid} stays {}, because guest {heir} is {name} by now",
+                old.retired_name()
+            )),
+            Restored::Nothing => None,
+        })
     }
 }

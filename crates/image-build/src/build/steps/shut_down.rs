@@ -13,6 +13,9 @@ use crate::build::step::{Step, StepName};
 /// How long PVE may take to show a VM as stopped that has powered off.
 const STOPPED_LIMIT: Duration = Duration::from_secs(30);
 
+/// Name of the step. A build whose journal names it, or one after it, has a sealed guest.
+pub(crate) const SHUT_DOWN: &str = "shut_down";
+
 /// Shuts the guest down through PVE, which asks the agent or presses the ACPI button, and so needs no login.
 #[derive(Debug)]
 pub(super) struct ShutDown;
@@ -20,7 +23,7 @@ pub(super) struct ShutDown;
 #[async_trait]
 impl Step<Context> for ShutDown {
     fn name(&self) -> StepName {
-        "shut_down".into()
+        SHUT_DOWN.into()
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
