@@ -128,7 +128,12 @@ impl Keeper {
         people: Option<&str>,
         change: impl FnOnce(&mut Journal) + Send,
     ) -> Result<(), Error> {
-        let mut journal = self.journal.lock().await;
+        // Who has it may wait long for PVE.
+        let mut journal = tokio::select! {
+            biased;
+            journal = self.journal.lock() => journal,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        };
         let mut next = journal.clone();
         change(&mut next);
         next.lease = lease_until(&self.client, self.lease);
