@@ -24,7 +24,7 @@ use self::volumes::{of_lone_volume, volumes};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, RETIRE, is_complete, is_id};
 use crate::journal::{self, Journal};
-use crate::replace::{Old, Remains, copied_build, copying};
+use crate::replace::{Old, Remains, copied_build, work_on};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How old a volume without a VM has to be until it counts as left behind, by default. Its VM is made within
@@ -332,8 +332,8 @@ async fn life(client: &Client, journal: &Journal, cancel: &CancellationToken) ->
     if journal.is_held(journal::now(client)) {
         return Ok(Some(format!("it counts as living until {}", journal.lease)));
     }
-    let copying = copying(client, journal.replacing.as_ref(), cancel).await?;
-    Ok(copying.map(|vmid| format!("it counts as living until Proxmox VE has made its copy, vm {vmid}")))
+    let work = work_on(client, journal.replacing.as_ref(), cancel).await?;
+    Ok(work.map(|work| format!("it counts as living until {work}")))
 }
 
 /// What a build that takes the place of another template has left besides its VM.

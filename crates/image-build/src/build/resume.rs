@@ -11,7 +11,7 @@ use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
 use crate::plan::{GUESTS, InstallerIso, Own, survey_of};
-use crate::replace::copying;
+use crate::replace::work_on;
 use crate::spec::Delivery;
 
 /// What a build that is gone on with was found to be.
@@ -112,10 +112,8 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             found.lease
         )));
     }
-    if let Some(vmid) = copying(&context.client, found.replacing.as_ref(), &context.cancel).await? {
-        return Err(refuse(format!(
-            "Proxmox VE still makes a copy for it, vm {vmid}, and it counts as living until that has ended: wait for it"
-        )));
+    if let Some(work) = work_on(&context.client, found.replacing.as_ref(), &context.cancel).await? {
+        return Err(refuse(format!("it counts as living until {work}: wait for that")));
     }
     if *vm.node() != context.spec.node {
         return Err(refuse(format!(
@@ -299,8 +297,8 @@ impl Context {
             return Ok(());
         }
         let attempt = format!("stopping vm {}", self.vmid()?);
-        let upid = self.vm()?.stop().await.map_err(Error::api(attempt.as_str()))?;
-        self.finish(&upid, &attempt, self.task_limit()).await
+        let (vm, limit) = (self.vm()?, self.task_limit());
+        self.power_off(&attempt, "qmstop", limit, || vm.stop()).await
     }
 
     /// Starts the guest anew, or at all: a script that the dead builder began may still run in it.
@@ -309,8 +307,9 @@ impl Context {
             let attempt = format!("shutting vm {} down to start it anew", self.vmid()?);
             let limit = self.spec.timeouts.shutdown;
             let how = Shutdown::new().timeout(limit).force_stop(true);
-            let upid = self.vm()?.shutdown(&how).await.map_err(Error::api(attempt.as_str()))?;
-            self.finish(&upid, &attempt, limit + self.task_limit()).await?;
+            let (vm, limit) = (self.vm()?, limit + self.task_limit());
+            self.power_off(&attempt, "qmshutdown", limit, || vm.shutdown(&how))
+                .await?;
         }
         self.start_vm().await
     }

@@ -1,14 +1,15 @@
 //! `FullCopy`: a template copied to another number, until it takes the name of the one that it was made of.
 
+use std::fmt;
 use std::time::Duration;
 
-use proxmox_client::{Client, Drive, Qemu, VmConfig, VmConfigUpdate, Vmid};
+use proxmox_client::{Client, Drive, Qemu, VmConfig, VmConfigUpdate, Vmid, VolId};
 use tokio_util::sync::CancellationToken;
 
 use super::place::Place;
 use super::{Replacing, change, config};
 use crate::Error;
-use crate::build::{Pace, TASK_LIMIT, destroy, is_id};
+use crate::build::{Pace, TASK_LIMIT, ask, deletion_of, destroy, is_id};
 
 /// What the name of an unfinished copy begins with; the id of its build follows.
 ///
@@ -142,28 +143,64 @@ impl FullCopy {
     }
 }
 
-/// The number to which PVE still copies for a build that has begun this step, with a task of its own. The build counts as living
-/// meanwhile: cloning holds the template's lock, so that its builder can write no sign of life there.
+/// What PVE still does for a build whose builder may be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// It makes a copy at this number.
+    Copying(Vmid),
+    /// It deletes the template of this number, whose disks are there in part.
+    Deleting(Vmid),
+}
+
+/// What ends it.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copying(vmid) => write!(f, "Proxmox VE has made its copy, vm {vmid}"),
+            Self::Deleting(vmid) => write!(f, "Proxmox VE has deleted template {vmid}"),
+        }
+    }
+}
+
+/// What PVE still does, with a task of its own, for a build that exchanges vmids. The build counts as living meanwhile: cloning holds the
+/// template's lock, so that its builder can write no sign of life there, and while the old template is deleted nothing tells whether its
+/// copy is needed.
 ///
 /// # Errors
 /// Any of the calls.
-pub(crate) async fn copying(
+pub(crate) async fn work_on(
     client: &Client,
     replacing: Option<&Replacing>,
     cancel: &CancellationToken,
-) -> Result<Option<Vmid>, Error> {
+) -> Result<Option<Work>, Error> {
     let Some(replacing) = replacing.filter(|replacing| replacing.renumber) else {
         return Ok(None);
     };
     for vmid in replacing.copy.into_iter().chain([replacing.vmid]) {
-        if let Some(place) = Place::of(client, vmid, cancel).await?
-            && let Some(config) = config(&place.vm, cancel).await?
+        let Some(place) = Place::of(client, vmid, cancel).await? else {
+            continue;
+        };
+        if let Some(config) = config(&place.vm, cancel).await?
             && is_being_made(&config)
         {
-            return Ok(Some(vmid));
+            return Ok(Some(Work::Copying(vmid)));
+        }
+        let attempt = format!("looking whether template {vmid} is being deleted");
+        if vmid == replacing.vmid
+            && ask(&attempt, cancel, || deletion_of(client, &place.vm))
+                .await?
+                .is_some()
+        {
+            return Ok(Some(Work::Deleting(vmid)));
         }
     }
     Ok(None)
+}
+
+/// The disks that a template's configuration names as its own, with their slots.
+pub(crate) fn own_disks(config: &VmConfig) -> impl Iterator<Item = (String, VolId)> {
+    let disks = config.drives().filter(|(slot, drive)| is_disk(slot, drive));
+    disks.filter_map(|(slot, drive)| Some((slot.to_owned(), drive.volid()?)))
 }
 
 fn is_being_made(config: &VmConfig) -> bool {

@@ -9,12 +9,14 @@ mod copy;
 mod linked;
 mod old;
 mod place;
+mod presence;
 mod remains;
 
 pub(crate) use change::{change, config, tags_with};
-pub(crate) use copy::{At, FullCopy, copied_build, copy_name, copying};
+pub(crate) use copy::{At, FullCopy, copied_build, copy_name, own_disks, work_on};
 pub(crate) use linked::{linked_clones, vms};
 pub(crate) use old::{Old, Retired};
+pub(crate) use presence::Presence;
 pub(crate) use remains::{Remains, is_image};
 
 use std::time::Duration;
