@@ -24,7 +24,7 @@ use self::volumes::{of_lone_volume, volumes};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, RETIRE, is_complete, is_id};
 use crate::journal::{self, Journal};
-use crate::replace::{Copying, Old, Remains, copied_build, copying, half_a_copy, moved_name};
+use crate::replace::{Old, Remains, copied_build, moved_name, work_on};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How old a volume without a VM has to be until it counts as left behind, by default. Its VM is made within
@@ -355,10 +355,10 @@ async fn life(client: &Client, journal: &Journal, cancel: &CancellationToken) ->
     if journal.is_held(journal::now(client)) {
         return Ok(Some(format!("it counts as living until {}", journal.lease)));
     }
-    let copying = copying(client, journal.vmid, journal.replacing.as_ref(), cancel).await?;
-    Ok(copying.map(|copying| match copying {
-        Copying::Made(vmid) => format!("it counts as living until Proxmox VE has made its copy, vm {vmid}"),
-        Copying::Broken(vmid, node) => format!("{}; then gc again", half_a_copy(vmid, &node)),
+    let work = work_on(client, journal.vmid, journal.replacing.as_ref(), cancel).await?;
+    Ok(work.map(|work| {
+        let then = if work.ends() { "" } else { "; then gc again" };
+        format!("{work}{then}")
     }))
 }
 

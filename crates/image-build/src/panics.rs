@@ -58,10 +58,11 @@ pub(crate) fn told(panic: &(dyn Any + Send)) -> String {
     }
 }
 
-/// What may be told of a task that did not come to its end.
+/// What may be told of a task that did not come to its end. The place of a panic is not: it was kept by the thread that the task ran on,
+/// and what this one kept is another's.
 pub fn told_of_task(ended: tokio::task::JoinError) -> String {
     match ended.try_into_panic() {
-        Ok(panic) => told(&*panic),
+        Ok(panic) => format!("a panic: {}", literal(&*panic).unwrap_or(HIDDEN)),
         Err(_) => "a task was stopped".to_owned(),
     }
 }
@@ -94,6 +95,14 @@ mod tests {
         for (what, told) in hidden {
             assert!(told.ends_with(HIDDEN) && !told.contains("canary"), "{what}: {told}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_task_is_not_told_with_the_place_of_another_panic() {
+        PLACE.with(|kept| kept.replace(Some("elsewhere.rs:1:1".to_owned())));
+        let work = tokio::task::spawn_blocking(|| panic!("a literal"));
+        assert_eq!(told_of_task(work.await.unwrap_err()), "a panic: a literal");
+        let _ = PLACE.with(RefCell::take);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub use communicator::{CommunicatorKind, CommunicatorSpec, SshSpec};
 pub use hardware::{Bios, Disk, DiskFormat, Hardware, Nic, is_dns_name};
 pub use installer::{Delivery, Installer, KickstartSource};
 pub use iso::{IsoChecksum, IsoSource};
-pub use provisioner::{EnvValue, FileContent, FileSpec, ProvisionerSpec, ShellSpec};
+pub use provisioner::{EnvValue, FileContent, FileSpec, LocalFile, ProvisionerSpec, ShellSpec};
 
 use crate::k3s_version::K3sVersion;
 use crate::name::ImageName;
@@ -197,8 +197,8 @@ impl ImageSpec {
 
     /// SHA-256 over everything that decides what is built, in hex: equal inputs give equal hashes.
     ///
-    /// Secrets, limits and `on_error` have no part in it, nor has a time. Of a local file only the path is known
-    /// here, so its checksum should be given.
+    /// Secrets, limits and `on_error` have no part in it, nor has a time, nor where on this machine a file is: what it held when the spec
+    /// was made has. Of a local installer ISO the name and the checksum count, so a checksum should be given.
     ///
     /// # Panics
     /// Never: plain data with text keys is always JSON.

@@ -1,6 +1,6 @@
 //! Files that a build leaves on this machine: written whole, or not at all.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -31,6 +31,13 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     let mut file = NamedTempFile::new_in(there.unwrap_or_else(|| Path::new(".")))?;
     io::copy(&mut io::repeat(0).take(old + ROOM_BYTES), &mut file)?;
     file.as_file().sync_all()
+}
+
+/// Keeps others who ask for the same, threads and processes, from this folder's files until it is dropped. Blocks until they are done. A
+/// filesystem that cannot lock a folder, as NFS, goes without.
+pub(crate) fn lock(folder: &Path) -> io::Result<Option<File>> {
+    let opened = File::open(folder)?;
+    Ok(opened.lock().is_ok().then_some(opened))
 }
 
 /// The folder that a file lies in.

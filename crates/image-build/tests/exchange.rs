@@ -15,7 +15,9 @@ use common::{Lab, finished};
 use image_build::plan::{Level, plan_replacing};
 use image_build::spec::OnError;
 use image_build::{Artifact, Error, EventKind, OldTemplate, PlanReport, Replace};
-use proxmox_client::{Auth, Client, CloneVm, CreateVm, DeleteVm, Method, Tls, VmConfigUpdate};
+use proxmox_client::{
+    Auth, Client, CloneVm, CreateVm, DeleteVm, Method, TaskFilter, Tls, Upid, VmConfigUpdate, VolId, Wait,
+};
 use pve_emulator::engine::simulated::SimulatedOptions;
 use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, StorageSpec, TaskFault};
 use tokio_util::sync::CancellationToken;
@@ -573,6 +575,165 @@ async fn what_a_dead_builder_had_half_made_is_told_from_what_people_made() {
     gc(&lab).await;
     is_the_image(&lab, NEW);
     assert_eq!(lab.pve.vmids(), [NEW, MOVED, 600]);
+}
+
+/// A build whose deletion of the old one outlasts its limit. `lost`: the answer to the call that began it is lost too. The build's id, and the
+/// deletion's task, which does nothing until somebody stops it.
+async fn with_a_deletion_that_hangs(lab: &Lab, lost: bool) -> (String, Upid) {
+    lab.pve.fault(Fault {
+        when: FaultMatch::Task {
+            kind: "qmdestroy".to_owned(),
+            id: OLD.to_string(),
+        },
+        action: FaultAction::Task(TaskFault::Hangs),
+        times: 1,
+    });
+    if lost {
+        lab.pve
+            .fail_next("DELETE", "/nodes/pve/qemu/100", FaultAction::LoseAnswer);
+    }
+    let mut spec = same(lab);
+    spec.timeouts.task = Duration::from_secs(8);
+    let run = replace(lab, spec, quick(OldTemplate::Retire)).await;
+    let text = run.error().chain();
+    let (still, copy) = (
+        "template 100: Proxmox VE still deletes it (task UPID:pve:",
+        "its copy, vm 102, is not removed",
+    );
+    has(
+        &text,
+        &[
+            "is complete as template 101, but does not have vmid 100 yet",
+            still,
+            copy,
+        ],
+    );
+    is_complete_at(lab, NEW);
+    assert_eq!(lab.pve.vmids(), [OLD, NEW, MOVED]);
+    let build = build_of(lab, NEW);
+
+    // Nobody else removes the copy meanwhile either.
+    let living = "it counts as living until Proxmox VE has deleted template 100";
+    let found = image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap();
+    assert!(found[0].living && found[0].because == living, "{found:?}");
+    let refused = image_build::resume(&lab.client, same(lab), build.as_str()).await;
+    has(&refused.unwrap_err().chain(), &[living]);
+
+    let filter = TaskFilter {
+        kind: Some("qmdestroy".to_owned()),
+        vmid: Some(OLD.try_into().unwrap()),
+        with_active: true,
+        ..TaskFilter::default()
+    };
+    let node = lab.client.node(&"pve".parse().unwrap());
+    let tasks = node.tasks(&filter).await.unwrap();
+    let [task] = tasks.as_slice() else {
+        panic!("the deletion was asked for more than once: {tasks:?}")
+    };
+    (build, task.upid.clone())
+}
+
+async fn stop(lab: &Lab, upid: &Upid) {
+    let node = lab.client.node(&upid.node());
+    node.task(upid).stop().await.unwrap();
+    let ended = lab.client.wait_task(upid, Wait::at_most(Duration::from_secs(60))).await;
+    ended.unwrap_err();
+}
+
+#[tokio::test]
+async fn while_the_old_one_is_being_deleted_its_copy_stays() {
+    // The deletion ends well after all.
+    let ends = async {
+        let lab = with_old().await;
+        let (build, task) = with_a_deletion_that_hangs(&lab, true).await;
+        let all = DeleteVm::new().unreferenced_disks(true);
+        done(&lab, vm(&lab, OLD).delete(&all).await.unwrap()).await;
+        stop(&lab, &task).await;
+        let removed = gc(&lab).await.join(", ");
+        has(
+            &removed,
+            &["the build's mark on template 102 on pve, which is the old one, moved"],
+        );
+        is_the_image(&lab, NEW);
+        is_retired(&lab, MOVED, &build);
+        assert_eq!(lab.pve.vmids(), [NEW, MOVED]);
+    };
+    // It ends before it has done anything.
+    let fails = async {
+        let lab = with_old().await;
+        let (build, task) = with_a_deletion_that_hangs(&lab, false).await;
+        stop(&lab, &task).await;
+        is_retired(&lab, OLD, &build);
+        assert_eq!(resume(&lab, &build).await.vmid, OLD);
+        is_the_image(&lab, OLD);
+        is_retired(&lab, MOVED, &build);
+        assert_eq!(lab.pve.vmids(), [OLD, MOVED]);
+    };
+    // It ends in the middle: what is left of the old one is no template.
+    let breaks = async {
+        let lab = with_old().await;
+        let (_, task) = with_a_deletion_that_hangs(&lab, false).await;
+        stop(&lab, &task).await;
+        let volid: VolId = config(&lab, OLD)["scsi0"].split(',').next().unwrap().parse().unwrap();
+        let storage = lab.client.node(&"pve".parse().unwrap()).storage(&volid.storage());
+        if let Some(upid) = storage.delete(&volid).await.unwrap() {
+            done(&lab, upid).await;
+        }
+        let found = image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap();
+        let error = image_build::gc::remove(&lab.client, &found[0], &CancellationToken::new()).await;
+        let text = error.unwrap_err().chain();
+        has(
+            &text,
+            &["template 100", "its disk scsi0", "its copy, vm 102, is not removed"],
+        );
+        assert_eq!(lab.pve.vmids(), [OLD, NEW, MOVED]);
+    };
+    tokio::join!(ends, fails, breaks);
+}
+
+#[tokio::test]
+async fn once_it_is_published_every_error_says_where_the_image_is() {
+    let config = "/nodes/pve/qemu/101/config";
+    // Before the old one is deleted the new one is looked at; between the two calls of the swap that look is the second one to come. What is
+    // written down when `renumber` begins is the first change after the deletion.
+    for (held, method, skip, step, what) in [
+        (
+            ("PUT", "/nodes/pve/qemu/100/config"),
+            "GET",
+            1,
+            "delete_old",
+            "but template 100, which it replaced, is not deleted yet",
+        ),
+        (
+            ("DELETE", "/nodes/pve/qemu/100"),
+            "PUT",
+            0,
+            "renumber",
+            "but does not have vmid 100 yet",
+        ),
+    ] {
+        let lab = with_old().await;
+        let deny = async || {
+            lab.pve.fault(Fault {
+                when: FaultMatch::PathAfter {
+                    method: method.to_owned(),
+                    path: config.to_owned(),
+                    skip,
+                },
+                action: FaultAction::Status(403, "Permission check failed (/vms/101, VM.Audit)".to_owned()),
+                times: 1,
+            });
+        };
+        let run = run_around(&lab, OldTemplate::Delete, held.0, held.1, deny).await;
+        let text = run.error().chain();
+        assert_eq!(run.error().step(), Some(step), "{text}");
+        has(&text, &["is complete as template 101, ", what, "k3simage resume"]);
+        is_complete_at(&lab, NEW);
+        let build = build_of(&lab, NEW);
+        assert_eq!(resume(&lab, &build).await.vmid, OLD);
+        is_the_image(&lab, OLD);
+        assert_eq!(lab.pve.vmids(), [OLD]);
+    }
 }
 
 /// The folder that finishes it may not be the one that began it.

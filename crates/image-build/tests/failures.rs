@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use common::old::{done, has, task_fails, vm};
 use common::{Lab, finished, story};
-use image_build::spec::{CommunicatorKind, OnError, ProvisionerSpec, ShellSpec, Timeouts};
+use image_build::spec::{
+    CommunicatorKind, FileContent, FileSpec, LocalFile, OnError, ProvisionerSpec, ShellSpec, Timeouts,
+};
 use image_build::{Error, EventKind, ImageSpec};
 use proxmox_client::{CreateVm, DeleteVm, Vmid};
 use pve_emulator::engine::simulated::{Fault, FaultKind};
@@ -296,6 +298,13 @@ async fn a_lost_answer_ends_in_a_template_or_in_nothing() {
                     );
                 }
                 Err(error) => {
+                    // What was done is found, by looking.
+                    let is_found = path.ends_with("/template") || path.ends_with("/shutdown");
+                    assert!(
+                        !(is_found && action == FaultAction::LoseAnswer),
+                        "{method} {path}: {}",
+                        error.chain()
+                    );
                     assert_eq!(
                         lab.inventory(),
                         before,
@@ -437,5 +446,96 @@ async fn a_guest_that_was_started_after_its_seal_is_installed_again() {
         let steps = finished(&seen);
         assert_eq!(steps.contains(&"install".to_owned()), started, "{}", story(&seen));
         assert_eq!(story(&seen).contains("was started after it had been sealed"), started);
+    }
+}
+
+/// A build with a file of this folder in it.
+fn bringing(lab: &Lab, folder: &std::path::Path) -> ImageSpec {
+    let file = FileSpec {
+        name: "files/motd".to_owned(),
+        content: FileContent::Local(LocalFile::read(folder.join("motd")).expect("the file is read")),
+        destination: "/etc/motd".to_owned(),
+        mode: 0o644,
+    };
+    let provisioners = std::iter::once(ProvisionerSpec::File(file)).chain(common::scripts());
+    let spec = lab.spec().on_error(OnError::Keep).provisioners(provisioners.collect());
+    spec.build().expect("a spec")
+}
+
+#[tokio::test]
+async fn a_resumed_build_knows_a_file_by_what_it_holds() {
+    let lab = Lab::start().await;
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for folder in [&here, &there] {
+        std::fs::write(folder.path().join("motd"), "welcome").unwrap();
+    }
+    lab.guests.inject(Fault::once(FaultKind::ScriptExits {
+        script: "seal.sh".to_owned(),
+        code: 1,
+    }));
+    let (ended, seen) = lab.build(bringing(&lab, here.path())).await;
+    assert_eq!(ended.unwrap_err().step(), Some("seal"), "{}", story(&seen));
+    let tags = lab.pve.vm_config(9000).unwrap()["tags"].clone();
+    let build = tags.strip_prefix("k3simage-build-").expect("a build's tag").to_owned();
+
+    std::fs::write(here.path().join("motd"), "go away").unwrap();
+    let refused = image_build::resume(&lab.client, bringing(&lab, here.path()), build.as_str()).await;
+    let text = refused.unwrap_err().chain();
+    assert!(
+        text.contains("has changed since it began: provisioner 1 (files/motd);"),
+        "{text}"
+    );
+    let resumed = image_build::resume(&lab.client, bringing(&lab, there.path()), build.as_str()).await;
+    assert_eq!(resumed.map_err(|error| error.chain()).unwrap().vmid, 9000);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_under_a_build_is_named() {
+    let lab = Lab::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("motd"), "welcome").unwrap();
+    let mut spec = bringing(&lab, folder.path());
+    spec.on_error = OnError::Cleanup;
+    std::fs::write(folder.path().join("motd"), "go away").unwrap();
+    let text = refused(&lab, spec).await;
+    assert!(
+        text.starts_with("provision failed: ") && text.contains("motd: it has been changed since"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_outage_of_a_moment_fails_no_read_at_the_end_of_a_build() {
+    // From the moment at which the guest is told to shut down; the client by itself repeats a read once.
+    for (path, skip) in [
+        ("/cluster/resources", 0),
+        ("/cluster/resources", 1),
+        ("/nodes/*/qemu/*/config", 0),
+        ("/nodes/*/qemu/*/config", 1),
+        ("/nodes/*/qemu/*/config", 2),
+    ] {
+        let lab = Lab::start().await;
+        let gate = pve_emulator::Gate::default();
+        lab.pve.fail_next(
+            "POST",
+            "/nodes/*/qemu/*/status/shutdown",
+            FaultAction::Hold(gate.clone()),
+        );
+        let outage = async {
+            gate.reached().await;
+            lab.pve.fault(pve_emulator::Fault {
+                when: pve_emulator::FaultMatch::PathAfter {
+                    method: "GET".to_owned(),
+                    path: path.to_owned(),
+                    skip,
+                },
+                action: FaultAction::Refuse,
+                times: 4,
+            });
+            gate.open();
+        };
+        let (build, ()) = tokio::join!(lab.build(lab.spec().build().unwrap()), outage);
+        let (ended, seen) = build;
+        ended.unwrap_or_else(|error| panic!("{path} after {skip}: {}\n{}", error.chain(), story(&seen)));
     }
 }

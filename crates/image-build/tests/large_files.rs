@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Lab, story};
-use image_build::spec::{Bios, CommunicatorKind, FileContent, FileSpec, ImageSpecBuilder, ProvisionerSpec, ShellSpec};
+use image_build::spec::{
+    Bios, CommunicatorKind, FileContent, FileSpec, ImageSpecBuilder, LocalFile, ProvisionerSpec, ShellSpec,
+};
 use image_build::{Event, EventKind};
 use pve_emulator::{Fault, FaultAction, FaultMatch, TaskFault};
 use sha2::{Digest as _, Sha256};
@@ -44,7 +46,7 @@ impl Large {
         );
         let mut provisioners = vec![ProvisionerSpec::File(FileSpec {
             name: "images.tar".into(),
-            content: FileContent::Path(self.path.clone()),
+            content: FileContent::Local(LocalFile::read(&self.path).unwrap()),
             destination: "/root/images.tar".into(),
             mode: 0o640,
         })];

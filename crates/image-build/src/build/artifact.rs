@@ -98,14 +98,12 @@ impl Artifact {
 
     /// Adds the build to the manifest at `path`, as Packer does: entries of former runs stay, `last_run_uuid` is ours.
     ///
-    /// The file is replaced in one step, so that a reader sees the old or the new one.
+    /// The file is replaced in one step, so that a reader sees the old or the new one. Of several who write at once, in whatever process,
+    /// each waits for the one before it.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written, [`Error::Invalid`] when the file that is there is no manifest.
     pub fn write_manifest(&self, path: &Path) -> Result<(), Error> {
-        let mut manifest = read_manifest(path)?;
-        manifest.builds.push(self.manifest_entry());
-        manifest.last_run_uuid.clone_from(&self.run_uuid);
         let failed = |attempt: &'static str| {
             move |source: std::io::Error| Error::Io {
                 attempt,
@@ -113,7 +111,13 @@ impl Artifact {
                 source,
             }
         };
-        std::fs::create_dir_all(whole_file::folder_of(path)).map_err(failed("creating the folder of"))?;
+        let folder = whole_file::folder_of(path);
+        std::fs::create_dir_all(folder).map_err(failed("creating the folder of"))?;
+        // The file gives way to another one, so its folder is what is locked; until this is dropped.
+        let _lock = whole_file::lock(folder).map_err(failed("locking the folder of"))?;
+        let mut manifest = read_manifest(path)?;
+        manifest.builds.push(self.manifest_entry());
+        manifest.last_run_uuid.clone_from(&self.run_uuid);
         let mut text = serde_json::to_string_pretty(&manifest)
             .map_err(std::io::Error::other)
             .map_err(failed("encoding"))?;
@@ -227,6 +231,24 @@ mod tests {
             1,
             "no temporary file stays"
         );
+    }
+
+    #[test]
+    fn of_many_that_write_at_once_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.json");
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for turn in 0..8 {
+                        artifact(9000 + writer * 8 + turn, "x").write_manifest(path).unwrap();
+                    }
+                });
+            }
+        });
+        let manifest: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(manifest["builds"].as_array().unwrap().len(), 64);
     }
 
     #[test]

@@ -191,7 +191,8 @@ impl Runs for Context {
             }
             return;
         }
-        let_go(&keeper, "build", &self.emitter, &self.cancel).await;
+        // The build may have been cancelled, and its lease ends all the same.
+        let_go(&keeper, "build", &self.emitter, &CancellationToken::new()).await;
     }
 
     fn emitter(&self) -> &Emitter {
@@ -495,9 +496,15 @@ impl Context {
             .await
     }
 
+    /// Takes note of a deletion that was begun and whose end was not seen.
+    pub(super) fn left_open(&mut self, task: Option<Upid>) {
+        self.open_task.left(task);
+    }
+
     /// Ends a task that a cancelled or failed step left running, so that the clean-up meets no lock of our own.
     pub(crate) async fn settle_task(&mut self) {
-        self.open_task.settle(&self.client, &self.cancel).await;
+        // It is called after a cancel too, and must not be ended by that.
+        self.open_task.settle(&self.client, &CancellationToken::new()).await;
     }
 
     /// Runs something that may be dropped half-way, and drops it when the build is cancelled.

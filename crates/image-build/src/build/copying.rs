@@ -4,8 +4,9 @@ use proxmox_client::{CloneVm, ErrorKind, PoolId, Qemu, VmConfig, VmConfigUpdate,
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Resource};
+use super::destroy::running_task;
 use super::pace::Pace;
-use super::vm::{LOCK_LIMIT, is_lost_answer, may_pass};
+use super::vm::{LOCK_LIMIT, LOST_ANSWER_LIMIT, ask, is_lost_answer, may_pass, not_appeared};
 use crate::Error;
 use crate::replace::{At, FullCopy, Remains, config, copy_name, tags_of_image};
 
@@ -81,21 +82,33 @@ impl Context {
                 }
                 // The answer was lost, not the request: what is there now tells what became of it.
                 Err(error) if is_lost_answer(&error) => {
-                    return match At::look(&self.client, to.vmid, &self.build_id, &cancel).await? {
-                        At::Copy(_) => {
-                            let lost = format!("{attempt}: the answer was lost ({error}), but the vm is there");
-                            self.emitter.warning(lost);
-                            Ok(true)
+                    let mut pace = Pace::new(&attempt, LOST_ANSWER_LIMIT, &cancel);
+                    loop {
+                        match At::look(&self.client, to.vmid, &self.build_id, &cancel).await? {
+                            At::Copy(_) => {
+                                let lost = format!("{attempt}: the answer was lost ({error}), but the vm is there");
+                                self.emitter.warning(lost);
+                                return Ok(true);
+                            }
+                            At::Other(_) => return Err(Error::api(attempt.as_str())(error)),
+                            At::Nothing => {}
                         }
-                        At::Nothing | At::Other(_) => Err(Error::api(attempt.as_str())(error)),
-                    };
+                        match pace.pause("it is not there").await {
+                            Err(Error::Timeout { .. }) => return Err(Error::api(not_appeared(&attempt))(error)),
+                            paused => paused?,
+                        }
+                    }
                 }
                 Err(error) => return Err(Error::api(attempt.as_str())(error)),
             }
         }
     }
 
-    async fn convert(&mut self, vm: &Qemu) -> Result<(), Error> {
+    /// Converts a VM to a template. An answer that was lost is not asked for again: what is there, or being done, tells.
+    ///
+    /// # Errors
+    /// Any of the calls; the task's own.
+    pub(super) async fn convert(&mut self, vm: &Qemu) -> Result<(), Error> {
         let attempt = format!("converting vm {} to a template", vm.vmid());
         let cancel = self.cancel.clone();
         let mut pace = Pace::new(&attempt, LOCK_LIMIT, &cancel);
@@ -105,6 +118,10 @@ impl Context {
                 Err(error) if may_pass(&error) => {
                     pace.pause(&error.to_string()).await?;
                     // An answer that was lost: it is being done, or done.
+                    let client = self.client.clone();
+                    if let Some(upid) = ask(&attempt, &cancel, || running_task(&client, vm, "qmtemplate")).await? {
+                        return self.finish(&upid, &attempt, self.spec.timeouts.task).await;
+                    }
                     if config(vm, &cancel).await?.is_some_and(|config| config.is_template()) {
                         return Ok(());
                     }
@@ -143,13 +160,21 @@ impl Context {
             return source;
         }
         self.settle_task().await;
-        let renumbered = self.settle().await.unwrap_or_else(|error| {
-            self.emitter.warning(format!(
-                "what was half made could not be removed, `k3simage gc` shows it: {}",
-                error.chain()
-            ));
-            false
-        });
+        let mut what = what;
+        let renumbered = match self.settle().await {
+            Ok(renumbered) => renumbered,
+            Err(error @ Error::Unexpected { .. }) => {
+                what = format!("{what}, and {error}");
+                false
+            }
+            Err(error) => {
+                self.emitter.warning(format!(
+                    "what was half made could not be removed, `k3simage gc` shows it: {}",
+                    error.chain()
+                ));
+                false
+            }
+        };
         let (Ok(resolved), Ok(built)) = (self.resolved(), self.vmid()) else {
             return source;
         };

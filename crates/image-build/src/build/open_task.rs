@@ -47,6 +47,13 @@ impl OpenTask {
         }
     }
 
+    /// Takes note of a task that was waited for elsewhere, and whose end was not seen.
+    pub(crate) fn left(&mut self, task: Option<Upid>) {
+        if task.is_some() {
+            self.0 = task;
+        }
+    }
+
     /// Ends a task that a cancelled or failed step left running.
     pub(crate) async fn settle(&mut self, client: &Client, cancel: &CancellationToken) {
         let Some(upid) = self.0.take() else { return };
@@ -57,7 +64,9 @@ impl OpenTask {
             PATIENCE
         };
         let wait = |limit| Wait::at_most(limit).cancel(cancel.clone());
-        if client.wait_task(&upid, wait(patience)).await.is_err() {
+        // A deletion is not ended half-way: what it left would be neither there nor gone.
+        let ended = client.wait_task(&upid, wait(patience)).await;
+        if ended.is_err() && upid.kind() != "qmdestroy" {
             // A task that ended meanwhile cannot be stopped, and one that failed is over too: both are what is wanted.
             let _ = client.node(&upid.node()).task(&upid).stop().await;
             let _ = client.wait_task(&upid, wait(PATIENCE)).await;

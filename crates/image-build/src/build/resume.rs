@@ -16,7 +16,7 @@ use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
 use crate::plan::{GUESTS, InstallerIso, Own, survey_of};
-use crate::replace::{Copying, copying, half_a_copy, tags_of_image};
+use crate::replace::{tags_of_image, work_on};
 use crate::spec::{Delivery, ImageSpec, TemplateName};
 
 /// More tasks than a VM has after its seal, unless somebody works with it.
@@ -120,16 +120,13 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             found.lease
         )));
     }
-    match copying(&context.client, found.vmid, found.replacing.as_ref(), &context.cancel).await? {
-        None => {}
-        Some(Copying::Made(vmid)) => {
-            return Err(refuse(format!(
-                "Proxmox VE still makes a copy for it, vm {vmid}, and it counts as living until that has ended: wait for it"
-            )));
-        }
-        Some(Copying::Broken(vmid, node)) => {
-            return Err(refuse(format!("{}; then resume again", half_a_copy(vmid, &node))));
-        }
+    if let Some(work) = work_on(&context.client, found.vmid, found.replacing.as_ref(), &context.cancel).await? {
+        let then = if work.ends() {
+            ": wait for that"
+        } else {
+            "; then resume again"
+        };
+        return Err(refuse(format!("{work}{then}")));
     }
     if *vm.node() != context.spec.node {
         return Err(refuse(format!(
@@ -376,8 +373,8 @@ impl Context {
             return Ok(());
         }
         let attempt = format!("stopping vm {}", self.vmid()?);
-        let upid = self.vm()?.stop().await.map_err(Error::api(attempt.as_str()))?;
-        self.finish(&upid, &attempt, self.task_limit()).await
+        let (vm, limit) = (self.vm()?, self.task_limit());
+        self.power_off(&attempt, "qmstop", limit, || vm.stop()).await
     }
 
     /// Starts the guest anew, or at all: a script that the dead builder began may still run in it.
@@ -386,8 +383,9 @@ impl Context {
             let attempt = format!("shutting vm {} down to start it anew", self.vmid()?);
             let limit = self.spec.timeouts.shutdown;
             let how = Shutdown::new().timeout(limit).force_stop(true);
-            let upid = self.vm()?.shutdown(&how).await.map_err(Error::api(attempt.as_str()))?;
-            self.finish(&upid, &attempt, limit + self.task_limit()).await?;
+            let (vm, limit) = (self.vm()?, limit + self.task_limit());
+            self.power_off(&attempt, "qmshutdown", limit, || vm.shutdown(&how))
+                .await?;
         }
         self.start_vm().await
     }

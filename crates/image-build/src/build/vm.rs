@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use proxmox_client::{
-    Client, ConfigView, DeleteVm, ErrorKind, NodeName, Qemu, VmConfigUpdate, VmStatus, Vmid, VolId, Wait,
-};
+use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Upid, VmConfigUpdate, VmStatus, Vmid, VolId, Wait};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, Resource};
+use super::destroy::{TASK_LIMIT, destroy, running_task};
 use super::pace::Pace;
 use super::steps::is_complete;
 use crate::Error;
@@ -18,10 +17,8 @@ use crate::journal;
 pub(super) const LOCK_LIMIT: Duration = Duration::from_secs(60);
 /// How long PVE may be out of reach while a state is polled: a node's services restart within it, after an update too.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(120);
-/// How long a VM may take to run whose start's answer was lost.
-const LOST_START_LIMIT: Duration = Duration::from_secs(20);
-/// Limit of a task that starts, stops or deletes a VM or a volume, where the spec's limit of a task is not shorter.
-pub(crate) const TASK_LIMIT: Duration = Duration::from_secs(300);
+/// How long a VM may take to run, or to be there, when the answer to the call that was to do it was lost.
+pub(crate) const LOST_ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Whether the error says that PVE was busy with the VM and did nothing.
 fn is_busy(error: &proxmox_client::Error) -> bool {
@@ -47,6 +44,11 @@ pub(crate) fn is_lost_answer(error: &proxmox_client::Error) -> bool {
         )
 }
 
+/// What a call attempted whose answer was lost, and whose VM has not appeared since.
+pub(crate) fn not_appeared(attempt: &str) -> String {
+    format!("{attempt} (no answer came, and it has not appeared since; `k3simage gc` collects it if it does after all)")
+}
+
 /// Whether PVE kept a template because of its linked clones, which waiting does not change.
 pub(crate) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
     match error {
@@ -54,61 +56,6 @@ pub(crate) fn is_base_in_use(error: &proxmox_client::Error) -> bool {
         proxmox_client::Error::Task { exit, .. } => exit.contains("still in use by linked clone"),
         _ => false,
     }
-}
-
-/// Stops and deletes a VM or template with its disks, however long PVE's own clean-up holds its lock; one that is gone is no
-/// error. `limit` is that of each of the two tasks.
-pub(crate) async fn destroy(
-    client: &Client,
-    vm: &Qemu,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<(), Error> {
-    let everything = DeleteVm::new().purge(true).unreferenced_disks(true);
-    destroy_with(client, vm, &everything, limit, cancel).await
-}
-
-/// The same, with what goes along.
-pub(super) async fn destroy_with(
-    client: &Client,
-    vm: &Qemu,
-    what: &DeleteVm,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<(), Error> {
-    let mut pace = Pace::new("the removal of the vm", LOCK_LIMIT, cancel);
-    loop {
-        match destroy_once(client, vm, what, limit, cancel).await {
-            Ok(()) => return Ok(()),
-            Err(Error::Api { source, .. }) if source.is_not_found() => return Ok(()),
-            Err(Error::Api { attempt, source }) if is_base_in_use(&source) => {
-                return Err(Error::Api { attempt, source });
-            }
-            Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
-            // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
-            Err(Error::Api { source, .. }) if may_pass(&source) => pace.pause(&source.to_string()).await?,
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-async fn destroy_once(
-    client: &Client,
-    vm: &Qemu,
-    what: &DeleteVm,
-    limit: Duration,
-    cancel: &CancellationToken,
-) -> Result<(), Error> {
-    let wait = || Wait::at_most(limit).cancel(cancel.clone());
-    let attempt = format!("removing vm {}", vm.vmid());
-    if vm.status().await.map_err(Error::api(attempt.as_str()))?.is_running() {
-        let attempt = format!("stopping vm {}", vm.vmid());
-        let upid = vm.stop().await.map_err(Error::api(attempt.as_str()))?;
-        let _warnings = client.wait_task(&upid, wait()).await.map_err(Error::api(attempt))?;
-    }
-    let upid = vm.delete(what).await.map_err(Error::api(attempt.as_str()))?;
-    let _warnings = client.wait_task(&upid, wait()).await.map_err(Error::api(attempt))?;
-    Ok(())
 }
 
 /// Deletes a volume. One that is not there is deleted without complaint (`FACTS` 58), so a lost answer is asked for again.
@@ -195,9 +142,41 @@ impl Context {
         }
     }
 
+    /// Powers the VM off by a call whose task is of this kind, and which does no harm when it comes twice. Where its answer was lost, what
+    /// is there now tells whether it came at all.
+    pub(super) async fn power_off<F>(
+        &mut self,
+        attempt: &str,
+        kind: &str,
+        limit: Duration,
+        call: impl Fn() -> F + Send,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = Result<Upid, proxmox_client::Error>> + Send,
+    {
+        let (vm, client, cancel) = (self.vm()?, self.client.clone(), self.cancel.clone());
+        let mut pace = Pace::new(attempt, LOCK_LIMIT, &cancel);
+        loop {
+            let upid = match call().await {
+                Ok(upid) => Some(upid),
+                Err(error) if is_lost_answer(&error) => {
+                    pace.pause(&error.to_string()).await?;
+                    if self.vm_status().await?.is_stopped() {
+                        return Ok(());
+                    }
+                    ask(attempt, &cancel, || running_task(&client, &vm, kind)).await?
+                }
+                Err(error) => return Err(Error::api(attempt)(error)),
+            };
+            if let Some(upid) = upid {
+                return self.finish(&upid, attempt, limit).await;
+            }
+        }
+    }
+
     /// Waits for a VM whose start was asked for without an answer; `lost` is the error when it does not come up.
     async fn runs_soon(&self, attempt: &str, lost: proxmox_client::Error) -> Result<(), Error> {
-        let mut pace = Pace::new("the start of the vm", LOST_START_LIMIT, &self.cancel);
+        let mut pace = Pace::new("the start of the vm", LOST_ANSWER_LIMIT, &self.cancel);
         loop {
             if self.vm_status().await?.is_running() {
                 self.emitter

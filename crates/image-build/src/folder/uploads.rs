@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::confined::inside;
-use crate::spec::{FileContent, FileSpec};
+use crate::spec::{FileContent, FileSpec, LocalFile};
 use crate::variables::Reader;
 
 /// What a file can be read and written by when nothing else is said.
@@ -53,14 +53,15 @@ fn parse(entry: &str) -> Result<(&str, &str, u32), &'static str> {
 /// A file of the folder: one from elsewhere must not bring other files of this machine into an image.
 fn here(dir: &Path, path: &str) -> Result<FileContent, (String, &'static str)> {
     let path = inside(dir, path).map_err(|reason| (reason.to_string(), "keep the files in the folder itself"))?;
-    if path.is_file() {
-        Ok(FileContent::Path(path))
-    } else {
-        Err((
+    if !path.is_file() {
+        return Err((
             "is no file of the folder".to_owned(),
             "the path begins in the template folder",
-        ))
+        ));
     }
+    LocalFile::read(path)
+        .map(FileContent::Local)
+        .map_err(|error| (format!("cannot be used: {}", error.chain()), "make it readable"))
 }
 
 #[cfg(test)]

@@ -163,7 +163,12 @@ impl Keeper {
         people: Option<&str>,
         change: impl FnOnce(&mut Journal) + Send,
     ) -> Result<(), Error> {
-        let mut kept = self.kept.lock().await;
+        // Who has it may wait long for PVE.
+        let mut kept = tokio::select! {
+            biased;
+            kept = self.kept.lock() => kept,
+            () = cancel.cancelled() => return Err(Error::Cancelled),
+        };
         if kept.closed {
             return Ok(());
         }

@@ -9,6 +9,8 @@ use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Resource, StorageS
 
 use super::checks::{self, describe};
 use super::report::PlanReport;
+use tokio_util::sync::CancellationToken;
+
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use crate::journal;
@@ -230,7 +232,7 @@ async fn clones(
     config: &VmConfig,
     (replace, renumber): (&Replace, bool),
 ) -> Result<String, Error> {
-    let (clones, unseen) = linked_clones(client, node, vmid, config).await?;
+    let (clones, unseen) = linked_clones(client, node, vmid, config, &CancellationToken::new()).await?;
     if !unseen.is_empty() {
         let unseen: Vec<&str> = unseen.iter().map(proxmox_client::StorageId::as_str).collect();
         report.warning(

@@ -75,7 +75,7 @@ pub(crate) fn from_spec(spec: &ProvisionerSpec, build: &[(&str, String)]) -> Box
             name: file.name.clone(),
             source: match &file.content {
                 FileContent::Bytes(bytes) => Source::Bytes(bytes.clone().into()),
-                FileContent::Path(path) => Source::File(path.clone()),
+                FileContent::Local(local) => Source::File(local.path().to_owned()),
             },
             destination: file.destination.clone(),
             mode: file.mode,

@@ -1,14 +1,15 @@
 //! `FullCopy`: a template copied to another number, until it takes the name of the one that it was made of.
 
+use std::fmt;
 use std::time::Duration;
 
-use proxmox_client::{Client, Drive, NodeName, Qemu, TaskFilter, VmConfig, VmConfigUpdate, Vmid};
+use proxmox_client::{Client, Drive, NodeName, Qemu, TaskFilter, VmConfig, VmConfigUpdate, Vmid, VolId};
 use tokio_util::sync::CancellationToken;
 
 use super::place::Place;
 use super::{Replacing, change, config};
 use crate::Error;
-use crate::build::{Pace, TASK_LIMIT, ask, destroy, is_id};
+use crate::build::{Pace, TASK_LIMIT, ask, deletion_of, destroy, is_id};
 
 /// What the name of an unfinished copy begins with; the id of its build follows.
 ///
@@ -142,62 +143,92 @@ impl FullCopy {
     }
 }
 
-/// A number at which PVE has begun a copy and not ended it.
+/// What PVE still does for a build whose builder may be dead, or has left undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Copying {
-    /// A task makes it.
-    Made(Vmid),
-    /// No task does any more: its node went down in the middle, and the lock stays in the configuration.
+pub(crate) enum Work {
+    /// It makes a copy at this number.
+    Copying(Vmid),
+    /// It made one, and no task does any more: its node went down in the middle, and the lock stays in the configuration.
     Broken(Vmid, NodeName),
+    /// It deletes the template of this number, whose disks are there in part.
+    Deleting(Vmid),
 }
 
-/// What a person has to do about half a copy that nobody makes any more: PVE lets no API call take that lock away but root's.
-pub(crate) fn half_a_copy(vmid: Vmid, node: &NodeName) -> String {
-    format!(
-        "vm {vmid} on {node} has the lock of a copy that is made for it, and no task is listed that makes it: when there is none, its node \
-         went down in the middle and it is half a copy, which root removes there with `qm unlock {vmid} && qm destroy {vmid}`"
-    )
+impl Work {
+    /// Whether it ends by itself.
+    pub(crate) fn ends(&self) -> bool {
+        !matches!(self, Self::Broken(..))
+    }
 }
 
-/// The number to which PVE still copies for a build that has begun this step, with a task of its own. The build counts as living
-/// meanwhile: cloning holds the template's lock, so that its builder can write no sign of life there.
+/// Until when the build counts as living, or what a person has to do: PVE lets no API call take a clone's lock away but root's.
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copying(vmid) => write!(f, "it counts as living until Proxmox VE has made its copy, vm {vmid}"),
+            Self::Deleting(vmid) => write!(f, "it counts as living until Proxmox VE has deleted template {vmid}"),
+            Self::Broken(vmid, node) => write!(
+                f,
+                "vm {vmid} on {node} has the lock of a copy that is made for it, and no task is listed that makes it: when there is none, its \
+                 node went down in the middle and it is half a copy, which root removes there with `qm unlock {vmid} && qm destroy {vmid}`"
+            ),
+        }
+    }
+}
+
+/// What PVE still does, with a task of its own, for a build that exchanges vmids. The build counts as living meanwhile: cloning holds the
+/// template's lock, so that its builder can write no sign of life there, and while the old template is deleted nothing tells whether its
+/// copy is needed.
 ///
 /// A lock alone does not say that: it outlives a node that went down. The task is listed with the number of what is copied, `built` or
 /// the old one; those of other logins are listed with `Sys.Audit` only.
 ///
 /// # Errors
 /// Any of the calls.
-pub(crate) async fn copying(
+pub(crate) async fn work_on(
     client: &Client,
     built: Vmid,
     replacing: Option<&Replacing>,
     cancel: &CancellationToken,
-) -> Result<Option<Copying>, Error> {
+) -> Result<Option<Work>, Error> {
     let Some(replacing) = replacing.filter(|replacing| replacing.renumber) else {
         return Ok(None);
     };
     for vmid in replacing.copy.into_iter().chain([replacing.vmid]) {
-        let Some((node, is_clone)) = locked(client, vmid, cancel).await? else {
+        let Some(place) = Place::of(client, vmid, cancel).await? else {
             continue;
         };
-        if !is_clone || is_cloning(client, &node, &[built, replacing.vmid], cancel).await? {
-            return Ok(Some(Copying::Made(vmid)));
+        if let Some(lock) = lock(&place.vm, cancel).await? {
+            if lock != "clone" || is_cloning(client, place.vm.node(), &[built, replacing.vmid], cancel).await? {
+                return Ok(Some(Work::Copying(vmid)));
+            }
+            // The task may have ended between the two looks.
+            if self::lock(&place.vm, cancel).await?.is_some() {
+                return Ok(Some(Work::Broken(vmid, place.vm.node().clone())));
+            }
         }
-        // The task may have ended between the two looks.
-        if locked(client, vmid, cancel).await?.is_some() {
-            return Ok(Some(Copying::Broken(vmid, node)));
+        let attempt = format!("looking whether template {vmid} is being deleted");
+        if vmid == replacing.vmid
+            && ask(&attempt, cancel, || deletion_of(client, &place.vm))
+                .await?
+                .is_some()
+        {
+            return Ok(Some(Work::Deleting(vmid)));
         }
     }
     Ok(None)
 }
 
-/// The node of a VM whose configuration says that PVE is making it, and whether as a clone.
-async fn locked(client: &Client, vmid: Vmid, cancel: &CancellationToken) -> Result<Option<(NodeName, bool)>, Error> {
-    let Some(place) = Place::of(client, vmid, cancel).await? else {
-        return Ok(None);
-    };
-    let config = config(&place.vm, cancel).await?.filter(is_being_made);
-    Ok(config.map(|config| (place.vm.node().clone(), config.lock() == Some("clone"))))
+/// The disks that a template's configuration names as its own, with their slots.
+pub(crate) fn own_disks(config: &VmConfig) -> impl Iterator<Item = (String, VolId)> {
+    let disks = config.drives().filter(|(slot, drive)| is_disk(slot, drive));
+    disks.filter_map(|(slot, drive)| Some((slot.to_owned(), drive.volid()?)))
+}
+
+/// The lock of a VM that PVE is making.
+async fn lock(vm: &Qemu, cancel: &CancellationToken) -> Result<Option<String>, Error> {
+    let config = config(vm, cancel).await?.filter(is_being_made);
+    Ok(config.and_then(|config| config.lock().map(str::to_owned)))
 }
 
 /// Whether a task clones one of these VMs there.

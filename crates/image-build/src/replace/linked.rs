@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use proxmox_client::{Client, Content, ErrorKind, NodeName, StorageId, VmConfig, Vmid, VolId, Volume};
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::build::ask;
 
 /// The VMs that stand on a template's disks, and the storages that could not be looked at for some.
 ///
@@ -23,6 +25,7 @@ pub(crate) async fn linked_clones(
     node: &NodeName,
     vmid: Vmid,
     config: &VmConfig,
+    cancel: &CancellationToken,
 ) -> Result<(BTreeSet<Vmid>, Vec<StorageId>), Error> {
     let bases: Vec<VolId> = config
         .drives()
@@ -32,17 +35,15 @@ pub(crate) async fn linked_clones(
     let storages: BTreeSet<StorageId> = bases.iter().map(VolId::storage).collect();
     let (mut clones, mut unseen) = (BTreeSet::new(), Vec::new());
     for storage in storages {
-        let volumes = match client.node(node).storage(&storage).content(Some(Content::Images)).await {
+        let attempt = format!("listing the disks on storage {storage} of {node}");
+        let on_it = client.node(node).storage(&storage);
+        let volumes = match ask(&attempt, cancel, || on_it.content(Some(Content::Images))).await {
             Ok(volumes) => volumes,
-            Err(error) if error.kind() == ErrorKind::Permission => {
+            Err(Error::Api { source, .. }) if source.kind() == ErrorKind::Permission => {
                 unseen.push(storage);
                 continue;
             }
-            Err(error) => {
-                return Err(Error::api(format!("listing the disks on storage {storage} of {node}"))(
-                    error,
-                ));
-            }
+            Err(error) => return Err(error),
         };
         let own: Vec<&str> = bases
             .iter()

@@ -9,13 +9,15 @@ mod copy;
 mod linked;
 mod old;
 mod place;
+mod presence;
 mod remains;
 
 pub(crate) use change::{change, config, tags_of_image, tags_of_retired, tags_with};
-pub(crate) use copy::{At, Copying, FullCopy, copied_build, copy_name, copying, half_a_copy};
+pub(crate) use copy::{At, FullCopy, copied_build, copy_name, own_disks, work_on};
 pub(crate) use linked::{linked_clones, vms};
 pub(crate) use old::{Old, Restored, Retired};
 pub(crate) use place::pool_of;
+pub(crate) use presence::Presence;
 pub(crate) use remains::{Remains, is_image};
 
 use std::time::Duration;

@@ -101,14 +101,19 @@ impl Old {
     ///
     /// # Errors
     /// [`Error::Api`] when the disks on its storages cannot be listed.
-    pub(crate) async fn hindrance(&self, client: &Client, config: &VmConfig) -> Result<Option<String>, Error> {
+    pub(crate) async fn hindrance(
+        &self,
+        client: &Client,
+        config: &VmConfig,
+        cancel: &CancellationToken,
+    ) -> Result<Option<String>, Error> {
         if !self.is_retired(config) {
             return Ok(Some("somebody has changed it since it was replaced".to_owned()));
         }
         if config.flag("protection") == Some(true) {
             return Ok(Some("it is protected".to_owned()));
         }
-        let (clones, _) = linked_clones(client, self.vm.node(), self.vm.vmid(), config).await?;
+        let (clones, _) = linked_clones(client, self.vm.node(), self.vm.vmid(), config, cancel).await?;
         Ok((!clones.is_empty()).then(|| format!("linked clones stand on it ({})", vms(&clones))))
     }
 

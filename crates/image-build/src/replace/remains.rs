@@ -4,7 +4,7 @@ use proxmox_client::{Client, Qemu, VmConfig, VmConfigUpdate, Vmid};
 use tokio_util::sync::CancellationToken;
 
 use super::place::other_of_name;
-use super::{At, FullCopy, Old, Replacing, config, retired_name, tags_with};
+use super::{At, FullCopy, Old, Presence, Replacing, config, retired_name, tags_with};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use crate::journal::Keeper;
@@ -12,8 +12,10 @@ use crate::journal::Keeper;
 /// A copy of the old template.
 #[derive(Debug)]
 pub(crate) enum OldCopy {
-    /// The old one is still there: the copy can go.
+    /// The old one is there, whole, and nothing deletes it: the copy can go.
     Surplus(FullCopy),
+    /// The old one may be about to go: both stay. Why, for people.
+    Needed(String),
     /// It is all that there is of the old one: it gets its name.
     Last(FullCopy),
 }
@@ -22,6 +24,8 @@ pub(crate) enum OldCopy {
 #[derive(Debug)]
 pub(crate) struct Remains {
     client: Client,
+    /// Number of the old template.
+    old: Vmid,
     image: String,
     build: String,
     /// Tags that the new template is to have with its name, when it has lost the latter.
@@ -48,6 +52,7 @@ impl Remains {
     ) -> Result<Self, Error> {
         let mut remains = Self {
             client: client.clone(),
+            old: replacing.vmid,
             image: image.to_owned(),
             build: build.to_owned(),
             name_back: None,
@@ -63,14 +68,23 @@ impl Remains {
             && let At::Copy(copy) = At::look(client, vmid, build, cancel).await?
         {
             let old = Old::find(client, replacing, image, build, cancel).await?;
-            let there = match &old {
-                Some(old) => old.config(cancel).await?.is_some_and(|config| old.is_retired(&config)),
-                None => false,
+            let presence = match &old {
+                Some(old) => old.presence(client, cancel).await?,
+                None => Presence::Gone,
             };
-            remains.old_copy = Some(if there {
-                OldCopy::Surplus(copy)
-            } else {
-                OldCopy::Last(copy)
+            remains.old_copy = Some(match presence {
+                Presence::Whole(config) if old.as_ref().is_some_and(|old| old.is_retired(&config)) => {
+                    OldCopy::Surplus(copy)
+                }
+                Presence::Whole(_) | Presence::Gone => OldCopy::Last(copy),
+                Presence::Doubtful(why) => {
+                    let old = replacing.vmid;
+                    let copy_vmid = copy.vm().vmid();
+                    OldCopy::Needed(format!(
+                        "{why}, so its copy, vm {copy_vmid}, is not removed; see to it that template {old} is either whole and \
+                         unlocked or gone, and go on then"
+                    ))
+                }
             });
         }
         let at_number = At::look(client, replacing.vmid, build, cancel).await?;
@@ -101,11 +115,12 @@ impl Remains {
         self.heir
     }
 
-    /// The copies, and whether it is the last of the old template.
+    /// The copies that can be dealt with, and whether it is the last of the old template.
     pub(crate) fn copies(&self) -> impl Iterator<Item = (&FullCopy, bool)> {
-        let old = self.old_copy.as_ref().map(|copy| match copy {
-            OldCopy::Surplus(copy) => (copy, false),
-            OldCopy::Last(copy) => (copy, true),
+        let old = self.old_copy.as_ref().and_then(|copy| match copy {
+            OldCopy::Surplus(copy) => Some((copy, false)),
+            OldCopy::Last(copy) => Some((copy, true)),
+            OldCopy::Needed(_) => None,
         });
         old.into_iter().chain(self.new_copy.iter().map(|copy| (copy, false)))
     }
@@ -114,23 +129,26 @@ impl Remains {
     /// a copy of either.
     ///
     /// # Errors
-    /// Any of the calls. What was done stays done.
+    /// [`Error::Unexpected`] when the old one is not surely there or gone, so that its copy stays; any of the calls. What was done stays
+    /// done.
     pub(crate) async fn settle(&self, keeper: &Keeper, cancel: &CancellationToken) -> Result<(), Error> {
         if let Some(tags) = &self.name_back {
             let update = VmConfigUpdate::new().name(self.image.as_str()).tags(tags);
             keeper.change(cancel, &update, None, |_| {}).await?;
         }
+        if let Some(copy) = &self.new_copy {
+            copy.remove(&self.client, cancel).await?;
+        }
         match &self.old_copy {
-            Some(OldCopy::Surplus(copy)) => copy.remove(&self.client, cancel).await?,
+            Some(OldCopy::Surplus(copy)) => copy.remove(&self.client, cancel).await,
             Some(OldCopy::Last(copy)) => {
                 let name = retired_name(&self.image, &self.build);
-                copy.finish(cancel, |_| VmConfigUpdate::new().name(name.as_str()))
-                    .await?;
+                copy.finish(cancel, |_| VmConfigUpdate::new().name(name.as_str())).await
             }
-            None => {}
-        }
-        match &self.new_copy {
-            Some(copy) => copy.remove(&self.client, cancel).await,
+            Some(OldCopy::Needed(why)) => Err(Error::Unexpected {
+                what: format!("template {}", self.old),
+                reason: why.clone(),
+            }),
             None => Ok(()),
         }
     }

@@ -65,7 +65,8 @@ pub enum KickstartSource {
     Text {
         /// The text, templates filled in.
         text: KickstartText,
-        /// The file it came from, for messages: `http/ks.cfg`.
+        /// The file it came from, for messages: `http/ks.cfg`. It decides nothing, and is not written out.
+        #[serde(skip)]
         origin: PathBuf,
     },
 }

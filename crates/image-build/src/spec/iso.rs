@@ -34,7 +34,8 @@ pub enum IsoSource {
     },
     /// It is uploaded from this machine.
     File {
-        /// The file.
+        /// The file. Written out it is the name alone: where it lies on this machine decides nothing.
+        #[serde(rename = "name", serialize_with = "name_alone")]
         path: PathBuf,
         /// Checked here and by PVE.
         checksum: IsoChecksum,
@@ -213,6 +214,10 @@ impl IsoChecksum {
 
 fn refused(message: impl Into<String>) -> Box<Diagnostic> {
     Box::new(Diagnostic::error(CHECKSUM, message).help(CHECKSUM_HELP))
+}
+
+fn name_alone<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&file_name_of(path))
 }
 
 fn name_in(url: &Url) -> &str {

@@ -1,5 +1,7 @@
 //! Tests of `ImageSpec` as a whole.
 
+use std::path::Path;
+
 use proxmox_client::{MiB, StorageId};
 use secrecy::SecretString;
 use url::Url;
@@ -201,6 +203,45 @@ fn the_hash_is_of_what_is_built() {
     for builder in same {
         assert_eq!(builder.build().unwrap().content_hash(), base());
     }
+}
+
+/// A spec that brings this file of the folder in, from an ISO that lies in it too.
+fn with_file(folder: &Path, content: &str) -> ImageSpec {
+    std::fs::write(folder.join("hosts"), content).unwrap();
+    let file = FileSpec {
+        name: "hosts".to_owned(),
+        content: FileContent::Local(LocalFile::read(folder.join("hosts")).unwrap()),
+        destination: "/etc/hosts".to_owned(),
+        mode: 0o644,
+    };
+    ImageSpec::builder()
+        .provisioners(vec![ProvisionerSpec::File(file)])
+        .iso(IsoSource::File {
+            path: folder.join("AlmaLinux-9.3-x86_64-minimal.iso"),
+            checksum: IsoChecksum::Unchecked,
+        })
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn of_a_local_file_counts_what_it_holds_and_not_where_it_is() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let spec = with_file(here.path(), "a");
+    let moved = with_file(there.path(), "a");
+    assert_eq!(spec.content_hash(), moved.content_hash());
+    let text = serde_json::to_string(&spec).unwrap();
+    assert!(!text.contains(here.path().to_str().unwrap()), "{text}");
+    assert!(
+        text.contains("ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"),
+        "{text}"
+    );
+    assert_ne!(spec.content_hash(), with_file(here.path(), "b").content_hash());
+    let mut bytes = spec.clone();
+    if let Some(ProvisionerSpec::File(file)) = bytes.provisioners.first_mut() {
+        file.content = FileContent::Bytes(b"a".to_vec());
+    }
+    assert_eq!(spec.content_hash(), bytes.content_hash());
 }
 
 #[test]

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::Seen;
 use crate::Error;
-use crate::build::{Emitter, OpenTask, Pace, TASK_LIMIT, destroy, is_lost_answer, let_go, may_pass};
+use crate::build::{
+    Emitter, LOST_ANSWER_LIMIT, OpenTask, Pace, TASK_LIMIT, destroy, is_lost_answer, let_go, may_pass, not_appeared,
+};
 use crate::communicator::SshCommunicator;
 use crate::journal::{self, Heartbeat, Inputs, Journal, Keeper, lease_until};
 
@@ -185,8 +187,13 @@ impl Machine {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(Cloned::Taken),
             // The answer was lost, not the request: what is there now tells what became of it.
             Err(error) if is_lost_answer(&error) => {
-                if !self.is_ours(limit).await? {
-                    return Err(Error::api(attempt)(error));
+                let cancel = self.cancel.clone();
+                let mut pace = Pace::new(&attempt, LOST_ANSWER_LIMIT, &cancel);
+                while !self.is_ours(limit).await? {
+                    match pace.pause("it is not there").await {
+                        Err(Error::Timeout { .. }) => return Err(Error::api(not_appeared(&attempt))(error)),
+                        paused => paused?,
+                    }
                 }
                 self.emitter
                     .warning(format!("{attempt}: the answer was lost ({error}), but the vm is there"));
@@ -239,7 +246,7 @@ impl Machine {
 
     /// Removes it if it is there and bears our mark. `None` when there was nothing of ours.
     pub(super) async fn remove(&mut self) -> Result<Option<String>, Error> {
-        self.open_task.settle(&self.client, &self.cancel).await;
+        self.open_task.settle(&self.client, &CancellationToken::new()).await;
         if !self.is_ours(LOCK_LIMIT).await? {
             return Ok(None);
         }

@@ -6,9 +6,10 @@ use proxmox_client::{Agent, Boot, Cpu, CreateVm, Drive, ErrorKind, Net};
 use crate::Error;
 use crate::build::context::{Context, Resource};
 use crate::build::description;
+use crate::build::pace::Pace;
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
-use crate::build::vm::is_lost_answer;
+use crate::build::vm::{LOST_ANSWER_LIMIT, is_lost_answer, not_appeared};
 use crate::journal::{self, Journal, Keeper};
 use crate::spec::{Bios, Disk, Nic};
 
@@ -61,8 +62,13 @@ impl Step<Context> for Create {
                 }
                 // The answer was lost, not the request: what is there now tells what became of it.
                 Err(error) if is_lost_answer(&error) => {
-                    if !context.is_ours().await? {
-                        return Err(Error::api(attempt)(error));
+                    let cancel = context.cancel.clone();
+                    let mut pace = Pace::new(&attempt, LOST_ANSWER_LIMIT, &cancel);
+                    while !context.is_ours().await? {
+                        match pace.pause("it is not there").await {
+                            Err(Error::Timeout { .. }) => return Err(Error::api(not_appeared(&attempt))(error)),
+                            paused => paused?,
+                        }
                     }
                     context
                         .emitter

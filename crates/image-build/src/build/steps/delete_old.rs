@@ -7,8 +7,9 @@ use super::move_old::free;
 use crate::Error;
 use crate::build::artifact::Replaced;
 use crate::build::context::Context;
+use crate::build::destroy::destroy;
 use crate::build::step::{Step, StepName};
-use crate::build::vm::{destroy, is_base_in_use};
+use crate::build::vm::is_base_in_use;
 use crate::replace::{Old, Replacing, config, is_image, retired_name};
 
 /// Name of the step. A build whose journal names it is complete but for this, and for the number of the old one if it is to have that.
@@ -28,12 +29,17 @@ impl Step<Context> for DeleteOld {
         let Some(replacing) = context.replacing.clone() else {
             return Ok("there was no template of that name".to_owned());
         };
-        new_is_there(context, &replacing).await?;
         let cancel = std::mem::replace(&mut context.cancel, CancellationToken::new());
-        let deleted = delete_old(context, &replacing).await;
+        let deleted = match new_is_there(context).await {
+            Ok(true) => delete_old(context, &replacing).await.map(Some),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
         context.cancel = cancel;
         match deleted {
-            Ok(summary) => Ok(summary),
+            Ok(Some(summary)) => Ok(summary),
+            // There is no image then, and nothing to go on with.
+            Ok(None) => Err(new_is_gone(context, &replacing)?),
             Err(error) => {
                 let what = format!("template {}, which it replaced, is not deleted yet", replacing.vmid);
                 Err(context.unfinished(what, error).await)
@@ -47,15 +53,17 @@ impl Step<Context> for DeleteOld {
     }
 }
 
-/// Somebody may have deleted the new one meanwhile, and one of the two has to stay.
-async fn new_is_there(context: &Context, replacing: &Replacing) -> Result<(), Error> {
-    let (new, name) = (context.vm()?, &context.resolved()?.name);
-    let there = config(&new, &context.cancel).await?;
-    if there.is_some_and(|config| is_image(&config, name)) {
-        return Ok(());
-    }
-    Err(Error::Unexpected {
-        what: format!("template {}", new.vmid()),
+/// Whether the new one is what was published. Somebody may have deleted it meanwhile, and one of the two has to stay.
+async fn new_is_there(context: &Context) -> Result<bool, Error> {
+    let there = config(&context.vm()?, &context.cancel).await?;
+    let name = &context.resolved()?.name;
+    Ok(there.is_some_and(|config| is_image(&config, name)))
+}
+
+fn new_is_gone(context: &Context, replacing: &Replacing) -> Result<Error, Error> {
+    let (new, name) = (context.vmid()?, &context.resolved()?.name);
+    Ok(Error::Unexpected {
+        what: format!("template {new}"),
         reason: format!(
             "somebody has deleted or renamed it since it was published as {name}; template {}, which it was to replace, is kept as {}",
             replacing.vmid,
@@ -96,12 +104,12 @@ async fn delete_old(context: &mut Context, replacing: &Replacing) -> Result<Stri
 
 /// Deletes it, unless something stands on it or it is no longer what the swap made of it. The name that it is kept under then, and
 /// why.
-async fn delete(context: &Context, old: &Old, replacing: &Replacing) -> Result<Option<(String, String)>, Error> {
+async fn delete(context: &mut Context, old: &Old, replacing: &Replacing) -> Result<Option<(String, String)>, Error> {
     let Some(config) = old.config(&context.cancel).await? else {
         return Ok(None);
     };
     let kept = |why: String| Ok(Some((config.name().unwrap_or_default().to_owned(), why)));
-    if let Some(why) = old.hindrance(&context.client, &config).await? {
+    if let Some(why) = old.hindrance(&context.client, &config, &context.cancel).await? {
         return kept(why);
     }
     let ended = if replacing.renumber {

@@ -11,6 +11,7 @@ use crate::build::context::Context;
 use crate::build::description::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use crate::build::slots;
 use crate::build::step::{Step, StepName};
+use crate::build::vm::ask;
 use crate::plan::GUESTS;
 use crate::spec::ImageSpec;
 
@@ -59,11 +60,9 @@ async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
     if context.resumed.is_none() {
         return Ok(false);
     }
-    let config = context.vm()?.config(ConfigView::Pending).await;
-    let config = config.map_err(Error::api(format!(
-        "reading the configuration of vm {}",
-        context.vmid()?
-    )))?;
+    let vm = context.vm()?;
+    let attempt = format!("reading the configuration of vm {}", vm.vmid());
+    let config = ask(&attempt, &context.cancel, || vm.config(ConfigView::Pending)).await?;
     Ok(config.get(slot).is_some_and(|drive| drive.contains("cloudinit")))
 }
 
@@ -74,11 +73,10 @@ pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
     let vmid = context.vmid()?;
     let name = &context.resolved()?.name;
     let old = context.replacing.as_ref().map(|replacing| replacing.vmid);
-    let guests = context
-        .client
-        .cluster_resources(Some(GUESTS))
-        .await
-        .map_err(Error::api("listing the cluster's guests"))?;
+    let guests = ask("listing the cluster's guests", &context.cancel, || {
+        context.client.cluster_resources(Some(GUESTS))
+    })
+    .await?;
     let other = guests.iter().find(|guest| {
         let in_build = guest.tags().iter().any(|tag| tag.starts_with(BUILD_TAG_PREFIX));
         guest.name.as_ref() == Some(name)

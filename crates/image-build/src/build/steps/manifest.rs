@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
-use crate::Error;
 use crate::build::context::Context;
 use crate::build::step::{Step, StepName};
+use crate::{Error, panics};
 
 /// Adds the build to the manifest.
 #[derive(Debug)]
@@ -22,7 +22,13 @@ impl Step<Context> for Manifest {
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
-        context.take_stock()?.write_manifest(&self.path)?;
+        let (artifact, path) = (context.take_stock()?.clone(), self.path.clone());
+        let written = tokio::task::spawn_blocking(move || artifact.write_manifest(&path)).await;
+        written.unwrap_or_else(|error| {
+            Err(Error::Panic {
+                message: panics::told_of_task(error),
+            })
+        })?;
         Ok(self.path.display().to_string())
     }
 

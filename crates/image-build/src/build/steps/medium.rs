@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use proxmox_client::{Content, Drive, Upload, VmConfigUpdate, VolId};
 
 use super::media::{remove_volumes, send};
-use crate::Error;
 use crate::build::context::{Context, Resource};
 use crate::build::slots;
 use crate::communicator::{Command, ExitStatus, OutputStream, Source, goes_by_agent};
 use crate::media::{DataVolume, TAKE_FROM_VOLUME};
 use crate::spec::{FileContent, FileSpec, ImageSpec, ProvisionerSpec};
 use crate::text::{human_bytes, human_duration};
+use crate::{Error, panics};
 
 /// Files from this size on go by a medium. What a medium costs beside the file's own bytes, its upload's task, two changes of the
 /// VM and the guest's look at its drive, is some seconds; in that time pieces carry less than this, on a slow guest far less.
@@ -27,7 +27,7 @@ pub(crate) fn goes_by_medium(spec: &ImageSpec, provisioner: &ProvisionerSpec) ->
     let size = match &file.content {
         FileContent::Bytes(bytes) => bytes.len() as u64,
         // One that cannot be read is named when it is sent.
-        FileContent::Path(path) => std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+        FileContent::Local(local) => std::fs::metadata(local.path()).map_or(0, |metadata| metadata.len()),
     };
     goes_by_agent(spec) && size >= FROM_BYTES
 }
@@ -71,7 +71,7 @@ pub(super) async fn bring(context: &mut Context, file: &FileSpec) -> Result<Opti
 async fn carry(context: &mut Context, file: &FileSpec) -> Result<u64, Error> {
     let source = match &file.content {
         FileContent::Bytes(bytes) => Source::Bytes(bytes.clone().into()),
-        FileContent::Path(path) => Source::File(path.clone()),
+        FileContent::Local(local) => Source::File(local.path().to_owned()),
     };
     let unwritten = |source| Error::Io {
         attempt: "laying out a medium with",
@@ -81,7 +81,11 @@ async fn carry(context: &mut Context, file: &FileSpec) -> Result<u64, Error> {
     let laid_out = tokio::task::spawn_blocking(move || DataVolume::of(&source)).await;
     let volume = match laid_out {
         Ok(volume) => volume.map_err(unwritten)?,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => {
+            return Err(Error::Panic {
+                message: panics::told_of_task(error),
+            });
+        }
     };
     let path = volume.image.path();
     let size = std::fs::metadata(path).map_err(unwritten)?.len();

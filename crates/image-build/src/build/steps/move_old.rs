@@ -8,10 +8,11 @@ use crate::Error;
 use crate::build::artifact::Replaced;
 use crate::build::context::Context;
 use crate::build::copying::Target;
+use crate::build::destroy::destroy_with;
 use crate::build::reservation::Reservation;
 use crate::build::step::{Step, StepName};
-use crate::build::vm::{ask, destroy_with, is_base_in_use};
-use crate::replace::{At, FullCopy, Old, retired_name};
+use crate::build::vm::{ask, is_base_in_use};
+use crate::replace::{At, FullCopy, Old, Presence, retired_name};
 
 /// Name of the step. A build whose journal names it is complete, under the number that it was built at.
 pub(crate) const MOVE_OLD: &str = "move_old";
@@ -61,7 +62,7 @@ async fn move_old(context: &mut Context, from: Vmid) -> Result<String, Error> {
     let Some(config) = old.config(&context.cancel).await? else {
         return without_old(context, from).await;
     };
-    if let Some(why) = old.hindrance(&context.client, &config).await? {
+    if let Some(why) = old.hindrance(&context.client, &config, &context.cancel).await? {
         return keep(context, &old, &why).await;
     }
     let copy = copy(context, &old).await?;
@@ -123,7 +124,10 @@ async fn note_copy(context: &mut Context, vmid: Vmid) -> Result<(), Error> {
 /// Deletes the old one and gives the copy its name. What happened to the old one while it was copied is looked at first.
 async fn take_place(context: &mut Context, old: &Old, copy: &FullCopy) -> Result<String, Error> {
     if let Some(why) = give_up_number(context, old).await? {
-        copy.remove(&context.client, &context.cancel).await?;
+        // Where it may be about to go, the copy stays; what that is needed for is looked at once more.
+        if let Presence::Whole(_) = old.presence(&context.client, &context.cancel).await? {
+            copy.remove(&context.client, &context.cancel).await?;
+        }
         return keep(context, old, &why).await;
     }
     let name = old.retired_name();
@@ -133,11 +137,11 @@ async fn take_place(context: &mut Context, old: &Old, copy: &FullCopy) -> Result
 }
 
 /// Deletes it; why not, when it has to stay.
-async fn give_up_number(context: &Context, old: &Old) -> Result<Option<String>, Error> {
+async fn give_up_number(context: &mut Context, old: &Old) -> Result<Option<String>, Error> {
     let Some(config) = old.config(&context.cancel).await? else {
         return Ok(None);
     };
-    if let Some(why) = old.hindrance(&context.client, &config).await? {
+    if let Some(why) = old.hindrance(&context.client, &config, &context.cancel).await? {
         return Ok(Some(why));
     }
     match free(context, old).await {
@@ -158,9 +162,13 @@ fn moved(context: &mut Context, from: Vmid, to: Vmid, name: &str) -> String {
 }
 
 /// Deletes the old one, and leaves the number in the jobs that name it: they go on to mean the image.
-pub(super) async fn free(context: &Context, old: &Old) -> Result<(), Error> {
+pub(super) async fn free(context: &mut Context, old: &Old) -> Result<(), Error> {
     let what = DeleteVm::new().unreferenced_disks(true);
-    destroy_with(&context.client, old.vm(), &what, context.task_limit(), &context.cancel).await
+    let (limit, cancel) = (context.task_limit(), context.cancel.clone());
+    let mut open = None;
+    let ended = destroy_with(&context.client, old.vm(), &what, limit, &cancel, &mut open).await;
+    context.left_open(open);
+    ended
 }
 
 /// The old one is not at its number any more: an earlier builder died after its deletion, or somebody else deleted it.

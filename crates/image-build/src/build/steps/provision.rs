@@ -13,7 +13,7 @@ use crate::build::resume::Point;
 use crate::build::step::{Step, StepName};
 use crate::communicator::{Command, Communicator, OutputStream, goes_by_agent};
 use crate::provision::{Provisioner, Workplace, from_spec};
-use crate::spec::ProvisionerSpec;
+use crate::spec::{FileContent, ProvisionerSpec};
 
 /// Runs what the image asks for inside the guest.
 #[derive(Debug)]
@@ -78,6 +78,11 @@ impl Step<Context> for Provision {
 /// Runs one of the spec's provisioners; a file that is too large for the agent is brought on a medium.
 async fn run_or_bring(context: &mut Context, index: usize, provisioner: &dyn Provisioner) -> Result<String, Error> {
     let spec = context.spec.provisioners.get(index).cloned();
+    if let Some(ProvisionerSpec::File(file)) = &spec
+        && let FileContent::Local(local) = &file.content
+    {
+        context.or_cancel(local.check()).await??;
+    }
     if let Some(ProvisionerSpec::File(file)) = spec.filter(|spec| goes_by_medium(&context.spec, spec))
         && let Some(summary) = bring(context, &file).await?
     {

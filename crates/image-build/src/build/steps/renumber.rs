@@ -13,8 +13,10 @@ use crate::build::IMAGE_TAG;
 use crate::build::artifact::Replaced;
 use crate::build::context::Context;
 use crate::build::copying::Target;
+use crate::build::destroy::destroy;
+use crate::build::runner::Runs as _;
 use crate::build::step::{Step, StepName};
-use crate::build::vm::{ask, destroy, is_base_in_use};
+use crate::build::vm::{ask, is_base_in_use};
 use crate::journal;
 use crate::replace::{
     At, FullCopy, config, is_image, linked_clones, moved_name, pool_of, retired_name, tags_of_image, tags_of_retired,
@@ -50,17 +52,23 @@ impl Step<Context> for Renumber {
             }
         }
     }
+
+    /// It notes itself, so that an error of that too says where the image is.
+    fn is_noted(&self) -> bool {
+        false
+    }
 }
 
 async fn renumber(context: &mut Context, number: Vmid) -> Result<String, Error> {
     if context.cancel.is_cancelled() {
         return Err(Error::Cancelled);
     }
+    context.begin(RENUMBER).await?;
     tell_replaced(context, number).await?;
     let (built, name) = (context.vm()?, context.resolved()?.name.clone());
     let at_number = At::look(&context.client, number, &context.build_id, &context.cancel).await?;
-    if matches!(&at_number, At::Other(config) if is_image(config, &name)) {
-        // An earlier builder died just before the end.
+    if matches!(&at_number, At::Other(config) if is_image(config, &name)) && gave_its_name(context, &built).await? {
+        // An earlier builder died just before the end. A template of that name that somebody brought is none of ours.
         let cancel = std::mem::replace(&mut context.cancel, CancellationToken::new());
         let left = leave(context, &built, number).await;
         context.cancel = cancel;
@@ -82,6 +90,12 @@ async fn renumber(context: &mut Context, number: Vmid) -> Result<String, Error> 
     };
     context.cancel = cancel;
     moved
+}
+
+/// Whether the template that was built has given up the image's name, for its copy.
+async fn gave_its_name(context: &Context, built: &Qemu) -> Result<bool, Error> {
+    let there = config(built, &context.cancel).await?;
+    Ok(there.is_some_and(|config| config.name() == Some(context.build_tag().as_str())))
 }
 
 /// What a builder that died had made of the old one, for the artifact.
@@ -140,7 +154,7 @@ async fn leave(context: &mut Context, built: &Qemu, number: Vmid) -> Result<Stri
     }
     let clones = match config(built, &context.cancel).await? {
         Some(config) => {
-            linked_clones(&context.client, built.node(), built.vmid(), &config)
+            linked_clones(&context.client, built.node(), built.vmid(), &config, &context.cancel)
                 .await?
                 .0
         }

@@ -37,12 +37,10 @@ impl Step<Context> for ShutDown {
         let vmid = context.vmid()?;
         let attempt = format!("shutting down vm {vmid}");
         // Never by force: what the guest still holds in memory would be missing from the image.
-        let upid = context
-            .vm()?
-            .shutdown(&Shutdown::new().timeout(limit))
-            .await
-            .map_err(Error::api(attempt.as_str()))?;
-        let ended = context.finish(&upid, &attempt, limit + STOPPED_LIMIT).await;
+        let (vm, how) = (context.vm()?, Shutdown::new().timeout(limit));
+        let ended = context
+            .power_off(&attempt, "qmshutdown", limit + STOPPED_LIMIT, || vm.shutdown(&how))
+            .await;
         if ended.as_ref().is_err_and(|error| !error.is_cancelled()) {
             // A guest that boots does not hear that it is to end.
             context.still_sealed()?;

@@ -6,6 +6,7 @@ use proxmox_client::ConfigView;
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::step::{Step, StepName};
+use crate::build::vm::ask;
 
 /// Converts, and looks whether it is one.
 #[derive(Debug)]
@@ -19,13 +20,11 @@ impl Step<Context> for Template {
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
         let vmid = context.vmid()?;
-        let attempt = format!("converting vm {vmid} to a template");
         let vm = context.vm()?;
         if context.resumed.is_some() && self.is_template(context).await? {
             return Ok(format!("template {vmid}, converted before"));
         }
-        let upid = vm.convert_to_template().await.map_err(Error::api(attempt.as_str()))?;
-        context.finish(&upid, &attempt, context.spec.timeouts.task).await?;
+        context.convert(&vm).await?;
         if !self.is_template(context).await? {
             return Err(Error::Unexpected {
                 what: format!("vm {vmid}"),
@@ -44,9 +43,9 @@ impl Step<Context> for Template {
 impl Template {
     async fn is_template(&self, context: &Context) -> Result<bool, Error> {
         let vmid = context.vmid()?;
-        let config = context.vm()?.config(ConfigView::Pending).await;
-        Ok(config
-            .map_err(Error::api(format!("reading template {vmid}")))?
-            .is_template())
+        let vm = context.vm()?;
+        let attempt = format!("reading template {vmid}");
+        let config = ask(&attempt, &context.cancel, || vm.config(ConfigView::Pending)).await?;
+        Ok(config.is_template())
     }
 }

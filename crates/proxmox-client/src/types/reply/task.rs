@@ -68,7 +68,7 @@ impl TaskExit {
 pub struct TaskEntry {
     /// The task.
     pub upid: Upid,
-    /// How it ended; absent while it runs. The text is that of [`TaskStatus::exitstatus`].
+    /// How it ended; absent or `RUNNING` while it runs. The text is that of [`TaskStatus::exitstatus`].
     #[serde(default, deserialize_with = "lenient::opt_text")]
     pub status: Option<String>,
     /// When it started, in seconds since the epoch.
@@ -80,6 +80,16 @@ pub struct TaskEntry {
     /// What this crate has no field for.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl TaskEntry {
+    /// Does it still run?
+    ///
+    /// # Source
+    /// `pve/scenarios/09-tasks.json`: a running task is listed with the status `RUNNING` and without `endtime`.
+    pub fn is_running(&self) -> bool {
+        self.endtime.is_none() && self.status.as_deref().is_none_or(|status| status == "RUNNING")
+    }
 }
 
 /// A line of a task's log.
@@ -143,6 +153,20 @@ mod tests {
         ] {
             assert_eq!(TaskExit::read(text), want);
         }
+    }
+
+    #[test]
+    fn a_running_task_is_told_from_one_that_has_ended() {
+        let read = |rest: &str| -> TaskEntry {
+            serde_json::from_str(&format!(
+                r#"{{"upid":"UPID:pve:0000778E:000B3A73:6B046495:qmdestroy:100:root@pam:"{rest}}}"#
+            ))
+            .expect("well formed")
+        };
+        assert!(read("").is_running());
+        assert!(read(r#","status":"RUNNING","saved":"0""#).is_running());
+        assert!(!read(r#","status":"OK","endtime":1764161700"#).is_running());
+        assert!(!read(r#","endtime":1764161700"#).is_running());
     }
 
     #[test]
