@@ -145,6 +145,20 @@ impl Emulator {
         self.server.records()
     }
 
+    /// Waits until no request is being handled: what a client that is gone had asked for has been done by then, or never is. Tasks
+    /// that it started may still run.
+    ///
+    /// # Cancel safety
+    /// May be dropped and called again.
+    pub async fn idle(&self) {
+        self.server.idle().await;
+    }
+
+    /// How many tasks have not ended yet.
+    pub fn running_tasks(&self) -> usize {
+        self.world().tasks.running()
+    }
+
     /// How many handlers panicked. Each such call was answered with 500 and logged; more than 0 is a fault of this emulator.
     pub fn panics(&self) -> u64 {
         self.server.panics()

@@ -131,6 +131,11 @@ impl Faults {
         *self.waiting() = faults;
     }
 
+    /// How many calls have come.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     /// Counts a call and takes the fault that meets it.
     pub(crate) fn take(&self, method: &str, path: &str) -> (u64, Option<FaultAction>) {
         let index = self.calls.fetch_add(1, Ordering::Relaxed);

@@ -41,6 +41,9 @@ const MAX_HEADERS: usize = 64;
 /// Nor are longer ones, in bytes of name and value (`FACTS` 18).
 const MAX_HEADER: usize = 8 * 1024;
 
+/// What a client has sent is read within this time, unless the machine has very much else to do.
+const UNREAD: Duration = Duration::from_millis(20);
+
 /// One request as the emulator saw it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RequestRecord {
@@ -66,6 +69,25 @@ pub(crate) struct Server {
     panics: AtomicU64,
     /// How far the clock that answers show is ahead, in seconds.
     clock_ahead: AtomicU64,
+    /// How many requests are being handled.
+    handling: watch::Sender<usize>,
+}
+
+/// A request is being handled as long as this is there.
+#[derive(Debug)]
+struct Handling<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Handling<'a> {
+    fn begin(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Handling<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Waits until a node is offline, or until it is online; `false` when nobody tells any more.
@@ -87,6 +109,21 @@ impl Server {
             half_open: Arc::default(),
             panics: AtomicU64::new(0),
             clock_ahead: AtomicU64::new(0),
+            handling: watch::Sender::new(0),
+        }
+    }
+
+    /// Waits until no request is being handled, and none has come for a moment: what was sent may not have been read yet.
+    pub(crate) async fn idle(&self) {
+        let mut handling = self.handling.subscribe();
+        loop {
+            let before = self.world.faults.calls();
+            tokio::time::sleep(UNREAD).await;
+            // The sender is our own.
+            let none = handling.wait_for(|count| *count == 0).await.is_ok();
+            if !none || self.world.faults.calls() == before {
+                return;
+            }
         }
     }
 

@@ -516,6 +516,29 @@ async fn a_call_waits_for_the_test_that_holds_it() {
 }
 
 #[tokio::test]
+async fn idle_waits_for_what_is_being_handled() {
+    let pve = builder().start().await.unwrap();
+    let api = Api::of(&pve);
+    assert_eq!(api.make_vm("pve", "100").await.0, "OK");
+    let gate = Gate::default();
+    pve.fail_next("PUT", "/nodes/pve/qemu/100/config", FaultAction::Hold(gate.clone()));
+    let held = async { api.call("PUT", "/nodes/pve/qemu/100/config", &[("cores", "3")]).await };
+    let gone = tokio::select! {
+        reply = held => panic!("{reply:?}"),
+        gone = async {
+            gate.reached().await;
+            tokio::time::timeout(Duration::from_millis(300), pve.idle()).await
+        } => gone,
+    };
+    assert!(gone.is_err(), "a call was being handled");
+    // Whoever asked is gone, and so is the call.
+    tokio::time::timeout(PATIENCE, pve.idle()).await.unwrap();
+    gate.open();
+    assert_eq!(pve.vm_config(100).unwrap().get("cores"), None);
+    assert_eq!(pve.running_tasks(), 0);
+}
+
+#[tokio::test]
 async fn large_answers_are_compressed_when_asked() {
     use std::io::Read as _;
     let pve = builder().start().await.unwrap();

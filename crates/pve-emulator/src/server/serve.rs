@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use super::body::read_body;
 use super::websocket::Wish;
-use super::{HangUp, MAX_HEADER, RequestRecord, Server};
+use super::{Handling, HangUp, MAX_HEADER, RequestRecord, Server};
 use crate::api::{self, Call};
 use crate::faults::FaultAction;
 use crate::schema::Permissions;
@@ -43,6 +43,7 @@ impl Server {
         local: &Arc<str>,
         peer: IpAddr,
     ) -> Result<Response<Sent>, HangUp> {
+        let _handling = Handling::begin(&self.handling);
         let method = request.method().clone();
         let wish = Wish::of(&mut request);
         let decoded = percent_decode_str(request.uri().path())

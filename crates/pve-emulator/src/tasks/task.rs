@@ -199,6 +199,11 @@ impl Tasks {
         tasks
     }
 
+    /// How many have not ended.
+    pub(crate) fn running(&self) -> usize {
+        self.all().values().filter(|task| task.end().is_none()).count()
+    }
+
     /// The latest tasks of all nodes, the newest first.
     pub(crate) fn latest(&self, most: usize) -> Vec<Arc<Task>> {
         let mut tasks: Vec<_> = self.all().values().cloned().collect();
