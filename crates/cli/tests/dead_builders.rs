@@ -3,26 +3,70 @@
 
 mod common;
 
-use std::process::Command;
+use std::process::Child;
 use std::time::Duration;
 
+use common::kill::{forget_faults, settle, wait, with_held};
 use common::{Cluster, Ended, Folder, IMAGE, k3simage, signal, until};
-use pve_emulator::{Emulator, FaultAction, Timing};
+use pve_emulator::engine::simulated::{Fault as GuestFault, FaultKind};
+use pve_emulator::{Emulator, FaultAction, Gate, Timing};
 use serde_json::Value;
+
+/// Longer than a machine with much else to do needs between two signs of life, in seconds.
+const LEASE: &str = "60";
+/// When it has ended by the server's clock, whose time is cut to the second.
+const LEASE_AND_MORE: Duration = Duration::from_secs(65);
 
 /// Guests take some time, so that a step can be hit in its middle.
 fn cluster() -> Cluster {
     Cluster::start(Emulator::builder().timing(Timing::Scaled(300.0)))
 }
 
-/// Starts a build with a lease of a second and kills it without warning as soon as an event fits; answers its id.
-fn killed(cluster: &Cluster, folder: &Folder, fits: impl Fn(&Value) -> bool) -> String {
-    let mut command = k3simage(&["build", folder.path(), "--json", "--lease", "1"]);
+/// What a build does not get past in a step, however late it is looked at: the last of these calls.
+fn held_in(step: &str) -> &'static [(&'static str, &'static str)] {
+    const DOWN: (&str, &str) = ("POST", "/nodes/pve/qemu/9000/status/shutdown");
+    const CONVERT: (&str, &str) = ("POST", "/nodes/pve/qemu/9000/template");
+    match step {
+        "media" => &[("POST", "/nodes/pve/storage/*/upload")],
+        "create" => &[("POST", "/nodes/pve/qemu")],
+        "install" => &[("POST", "/nodes/pve/qemu/9000/status/start")],
+        "connect" => &[("GET", "/nodes/pve/qemu/9000/agent/network-get-interfaces")],
+        "provision" | "seal" | "shut_down" => &[DOWN],
+        "finalise" | "template" => &[CONVERT],
+        // Whether its name is still free is asked once more before it is published.
+        "publish" => &[CONVERT, ("GET", "/cluster/resources")],
+        other => panic!("nothing is known of {other}"),
+    }
+}
+
+/// Lets a script of the next build's guest stand in its middle.
+fn script_waits(cluster: &Cluster, script: &str) -> Gate {
+    let gate = Gate::default();
+    let waits = FaultKind::ScriptWaits {
+        script: script.to_owned(),
+        gate: gate.clone(),
+    };
+    let guests = cluster.emulator.simulated_guests().unwrap();
+    guests.inject(GuestFault::once(waits).on(9000));
+    gate
+}
+
+/// Starts a build and kills it without warning in a step; answers its id. Its lease has ended then.
+fn killed(cluster: &Cluster, folder: &Folder, step: &str) -> String {
+    let mut command = k3simage(&["build", folder.path(), "--json", "--lease", LEASE]);
     cluster.lead(&mut command);
-    let (mut child, _) = until(&mut command, |event| fits(event));
-    signal(&child, "KILL");
-    child.wait().unwrap();
-    // What it had asked for before it died may still be under way on the cluster.
+    let script = match step {
+        "provision" => Some("os-update.sh"),
+        "seal" => Some("seal.sh"),
+        _ => None,
+    };
+    let script = script.map(|script| script_waits(cluster, script));
+    let (mut child, lines) = with_held(cluster, held_in(step), || until(&mut command, at(step)));
+    dies(cluster, &mut child);
+    drop(lines);
+    if let Some(script) = script {
+        script.open();
+    }
     let id = cluster.emulator.vm_config(9000).and_then(|config| {
         let tags = config.get("tags")?.clone();
         tags.split(';')
@@ -31,48 +75,26 @@ fn killed(cluster: &Cluster, folder: &Folder, fits: impl Fn(&Value) -> bool) -> 
     id.unwrap_or_default()
 }
 
-fn at(step: &'static str) -> impl Fn(&Value) -> bool {
+/// Kills it without warning. What it had asked for has ended then, and so has its lease.
+fn dies(cluster: &Cluster, child: &mut Child) {
+    signal(child, "KILL");
+    child.wait().unwrap();
+    settle(cluster);
+    forget_faults(cluster);
+    cluster.emulator.advance_clock(LEASE_AND_MORE);
+}
+
+fn at(step: &str) -> impl Fn(&Value) -> bool {
     move |event| event["event"] == "step_started" && event["step"] == step
 }
 
-/// Resumes as soon as the lease has ended.
+/// Resumes a build.
 fn resumed(cluster: &Cluster, folder: &Folder, build: &str, more: &[&str]) -> Ended {
-    let mut ended;
-    let begun = std::time::Instant::now();
-    loop {
-        let mut command = k3simage(&["resume", build, folder.path()]);
-        cluster.lead(&mut command);
-        ended = Ended::of(&command.args(more).output().unwrap());
-        let waits = ended.all().contains("counts as living until");
-        if !waits || begun.elapsed() > Duration::from_secs(60) {
-            return ended;
-        }
-    }
+    cluster.run(&["resume", build, folder.path()], more)
 }
 
-/// Waits for the lease, then runs gc.
 fn collected(cluster: &Cluster, more: &[&str]) -> Ended {
-    let begun = std::time::Instant::now();
-    loop {
-        let ended = cluster.run(&["gc"], more);
-        if !ended.all().contains("alive") || begun.elapsed() > Duration::from_secs(60) {
-            return ended;
-        }
-    }
-}
-
-/// What a killed process had asked for goes on: a VM that PVE is still making shows whose it is only when that has ended.
-fn settle(cluster: &Cluster) {
-    let locked = |vmid: &u32| {
-        cluster
-            .emulator
-            .vm_config(*vmid)
-            .is_some_and(|config| config.contains_key("lock"))
-    };
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < Duration::from_secs(30) && cluster.emulator.vmids().iter().any(locked) {
-        std::thread::yield_now();
-    }
+    cluster.run(&["gc"], more)
 }
 
 #[track_caller]
@@ -107,7 +129,7 @@ fn a_build_goes_on_from_every_step() {
     ] {
         let cluster = cluster();
         let before = cluster.inventory();
-        let build = killed(&cluster, &folder, at(step));
+        let build = killed(&cluster, &folder, step);
         assert_eq!(build.len(), 8, "{step}: no VM with a tag is left");
         let ended = resumed(&cluster, &folder, &build, &[]);
         assert_eq!(ended.code, Some(0), "killed at {step}:\n{}", ended.all());
@@ -124,8 +146,7 @@ fn what_a_dead_build_left_is_collected() {
     for step in ["media", "create", "install", "provision", "template"] {
         let cluster = cluster();
         let before = cluster.inventory();
-        killed(&cluster, &folder, at(step));
-        settle(&cluster);
+        killed(&cluster, &folder, step);
         collected(&cluster, &["--volume-age", "0"]).expect(0, &[]);
         collected(&cluster, &["--yes", "--volume-age", "0"]).expect(0, &[]);
         assert_eq!(cluster.inventory(), before, "killed at {step}");
@@ -137,8 +158,7 @@ fn what_a_dead_build_left_is_collected() {
 fn a_failure_in_the_middle_of_a_collection_hides_nothing_of_what_is_gone() {
     let folder = Folder::new();
     let cluster = cluster();
-    killed(&cluster, &folder, at("install"));
-    settle(&cluster);
+    killed(&cluster, &folder, "install");
     collected(&cluster, &["--volume-age", "0"]).expect(0, &["vm 9000", "k3simage-build-"]);
     let refuse = |path: &str| {
         let denied = FaultAction::Status(403, "Permission check failed (/, on purpose)".to_owned());
@@ -214,7 +234,7 @@ fn what_a_dead_verification_left_is_collected() {
     let before = cluster.inventory();
     let report = folder.temp.path().join("verify.json");
     let report = report.to_str().unwrap();
-    let verify = |lease: &str| {
+    let verify = || {
         let port = cluster.emulator.guest_ssh_port().to_string();
         let mut command = k3simage(&[
             "verify",
@@ -225,27 +245,27 @@ fn what_a_dead_verification_left_is_collected() {
             "--ssh-port",
             &port,
             "--lease",
-            lease,
+            LEASE,
         ]);
         cluster.lead(&mut command);
         command
     };
-    for step in ["clone", "first", "join", "compare"] {
-        let (mut child, _) = until(&mut verify("1"), at(step));
+    for (step, call) in [
+        ("clone", "/nodes/pve/qemu/9001/status/start"),
+        ("first", "/nodes/pve/qemu/9001/status/start"),
+        ("join", "/nodes/pve/qemu/9002/status/start"),
+        ("compare", "/nodes/pve/qemu/9001/status/stop"),
+    ] {
+        let (mut child, lines) = with_held(&cluster, &[("POST", call)], || until(&mut verify(), at(step)));
         if step == "clone" {
             // A clone that PVE still makes shows nothing of whose it is.
-            while cluster.emulator.vmids().len() < 2
-                || cluster
-                    .emulator
-                    .vm_config(9001)
-                    .is_some_and(|vm| vm.contains_key("lock"))
-            {
-                std::thread::yield_now();
-            }
+            wait(|| {
+                let config = cluster.emulator.vm_config(9001);
+                config.is_some_and(|config| !config.contains_key("lock"))
+            });
         }
-        signal(&child, "KILL");
-        child.wait().unwrap();
-        settle(&cluster);
+        dies(&cluster, &mut child);
+        drop(lines);
         let seen =
             collected(&cluster, &["--volume-age", "0"]).expect(0, &["dead", &format!("verification of {IMAGE}")]);
         assert!(
@@ -257,10 +277,17 @@ fn what_a_dead_verification_left_is_collected() {
         assert_eq!(cluster.inventory(), before, "killed at {step}");
     }
     // One that lives is left alone, and ends well.
-    let (mut child, lines) = until(&mut verify("60"), at("first"));
+    let gate = Gate::default();
+    cluster.emulator.fail_next(
+        "POST",
+        "/nodes/pve/qemu/9001/status/stop",
+        FaultAction::Hold(gate.clone()),
+    );
+    let (mut child, lines) = until(&mut verify(), at("first"));
     cluster
         .run(&["gc", "--yes", "--volume-age", "0"], &[])
         .expect(0, &["alive", "nothing is left of dead builds"]);
+    gate.open();
     std::io::copy(&mut { lines }, &mut std::io::sink()).unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(cluster.inventory(), before);
@@ -270,27 +297,28 @@ fn what_a_dead_verification_left_is_collected() {
 fn a_living_build_is_left_alone() {
     let folder = Folder::new();
     let cluster = cluster();
+    let gate = script_waits(&cluster, "k3s-install.sh");
     let mut command = k3simage(&["build", folder.path(), "--json"]);
     cluster.lead(&mut command);
     let (mut child, _lines) = until(&mut command, at("provision"));
+    cluster.block_on(gate.reached());
     let config = cluster.emulator.vm_config(9000).unwrap();
     let build = config["tags"].split("k3simage-build-").nth(1).unwrap()[..8].to_owned();
     cluster
         .run(&["gc", "--yes", "--volume-age", "0"], &[])
         .expect(0, &["alive", "nothing is left of dead builds"]);
-    let mut other = k3simage(&["resume", &build, folder.path()]);
-    cluster.lead(&mut other);
-    Ended::of(&other.output().unwrap()).expect(2, &["cannot be resumed", "counts as living until"]);
+    resumed(&cluster, &folder, &build, &[]).expect(2, &["cannot be resumed", "counts as living until"]);
     assert!(cluster.emulator.vmids().contains(&9000));
     signal(&child, "KILL");
     child.wait().unwrap();
+    gate.open();
 }
 
 #[test]
 fn inputs_that_changed_are_named() {
     let folder = Folder::new();
     let cluster = cluster();
-    let build = killed(&cluster, &folder, at("provision"));
+    let build = killed(&cluster, &folder, "provision");
     folder.edit(
         "scripts/os-update.sh",
         "set -euo pipefail",
@@ -312,18 +340,9 @@ fn of_two_that_resume_one_goes_on() {
     let folder = Folder::new();
     let cluster = cluster();
     let before = cluster.inventory();
-    let build = killed(&cluster, &folder, at("install"));
-    // Both begin when the lease has surely ended.
+    let build = killed(&cluster, &folder, "install");
     std::thread::scope(|scope| {
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
-            std::thread::yield_now();
-        }
-        let run = || {
-            let mut command: Command = k3simage(&["resume", &build, folder.path()]);
-            cluster.lead(&mut command);
-            Ended::of(&command.output().unwrap())
-        };
+        let run = || resumed(&cluster, &folder, &build, &[]);
         let (first, second) = (scope.spawn(run), scope.spawn(run));
         let ends = [first.join().unwrap(), second.join().unwrap()];
         let won = ends.iter().filter(|end| end.code == Some(0)).count();
@@ -342,7 +361,7 @@ fn of_two_that_resume_one_goes_on() {
 fn a_clone_of_a_builds_vm_is_no_build() {
     let folder = Folder::new();
     let cluster = cluster();
-    let build = killed(&cluster, &folder, at("shut_down"));
+    let build = killed(&cluster, &folder, "shut_down");
     let clone = cluster.block_on(async {
         let pve = proxmox_client::Client::builder(cluster.emulator.url())
             .auth(proxmox_client::Auth::token(

@@ -150,7 +150,7 @@ fn ctrl_c_in_a_copy_leaves_the_image_and_says_where() {
 }
 
 const RETIRING: [Kill; 17] = [
-    Kill::At("move_old"),
+    Kill::At("move_old", "POST", "/nodes/pve/qemu/9000/clone"),
     Kill::Asked("POST", "/nodes/pve/qemu/9000/clone", 0),
     Kill::Answered("POST", "/nodes/pve/qemu/9000/clone", 0),
     Kill::Asked("POST", "/nodes/pve/qemu/101/template", 0),
@@ -158,7 +158,7 @@ const RETIRING: [Kill; 17] = [
     Kill::Asked("DELETE", "/nodes/pve/qemu/9000", 0),
     Kill::Answered("DELETE", "/nodes/pve/qemu/9000", 0),
     Kill::Answered("PUT", "/nodes/pve/qemu/101/config", 0),
-    Kill::At("renumber"),
+    Kill::At("renumber", "POST", "/nodes/pve/qemu/100/clone"),
     Kill::Asked("POST", "/nodes/pve/qemu/100/clone", 0),
     Kill::Answered("POST", "/nodes/pve/qemu/100/clone", 0),
     Kill::Asked("POST", "/nodes/pve/qemu/9000/template", 0),
@@ -171,9 +171,9 @@ const RETIRING: [Kill; 17] = [
 ];
 
 const DELETING: [Kill; 4] = [
-    Kill::At("delete_old"),
+    Kill::At("delete_old", "DELETE", "/nodes/pve/qemu/9000"),
     Kill::Answered("DELETE", "/nodes/pve/qemu/9000", 0),
-    Kill::At("renumber"),
+    Kill::At("renumber", "POST", "/nodes/pve/qemu/100/clone"),
     Kill::Answered("POST", "/nodes/pve/qemu/100/clone", 0),
 ];
 

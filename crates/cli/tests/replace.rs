@@ -82,19 +82,20 @@ fn a_person_sees_what_becomes_of_the_old_one() {
 }
 
 const KILLS: [Kill; 8] = [
-    Kill::At("verify"),
-    Kill::At("retire"),
+    // The clones of a verification are there by then.
+    Kill::At("verify", "POST", "/nodes/pve/qemu/102/status/start"),
+    Kill::At("retire", "PUT", "/nodes/pve/qemu/100/config"),
     Kill::Asked("PUT", "/nodes/pve/qemu/100/config", 0),
     Kill::Answered("PUT", "/nodes/pve/qemu/100/config", 0),
-    Kill::At("publish"),
-    Kill::At("delete_old"),
+    Kill::At("publish", "DELETE", "/nodes/pve/qemu/100"),
+    Kill::At("delete_old", "DELETE", "/nodes/pve/qemu/100"),
     Kill::Asked("DELETE", "/nodes/pve/qemu/100", 0),
     Kill::Answered("DELETE", "/nodes/pve/qemu/100", 0),
 ];
 
 /// Kills a build; answers its id.
 fn killed(cluster: &Cluster, folder: &Folder, kill: Kill, old: &str) -> String {
-    let verifies = matches!(kill, Kill::At("verify"));
+    let verifies = matches!(kill, Kill::At("verify", ..));
     let mut more = vec![old];
     more.extend(FREE);
     // The clones of a verification take a while; one kill is in its middle.

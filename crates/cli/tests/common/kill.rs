@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pve_emulator::{Fault, FaultAction, FaultMatch, Gate};
+use pve_emulator::{Fault, FaultAction, FaultMatch, FaultPlan, Gate};
 use serde_json::Value;
 
 use super::{Cluster, Ended, Folder, k3simage, signal, until};
@@ -12,12 +12,14 @@ use super::{Cluster, Ended, Folder, k3simage, signal, until};
 /// More than the lease of a second, whose end is cut to the second.
 const LEASE_AND_MORE: Duration = Duration::from_secs(5);
 const AT_A_TIME: usize = 4;
+/// Far more than anything waited for here takes.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// When a builder is killed. The number is that of the calls of the same path that pass before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kill {
-    /// As soon as a step begins.
-    At(&'static str),
+    /// As soon as a step begins. However late the kill comes, it does not get past the call that follows.
+    At(&'static str, &'static str, &'static str),
     /// When a call has been carried out, before its answer is told.
     Answered(&'static str, &'static str, u32),
     /// Before a call is carried out. Whether it is, after the kill, is left to the server.
@@ -40,9 +42,14 @@ impl Kill {
             first
         };
         let mut child = match self {
-            Self::At(step) => {
+            Self::At(step, method, path) => {
+                cluster
+                    .emulator
+                    .fail_next(method, path, FaultAction::Hold(gate.clone()));
                 let fits = |event: &Value| !first(event) && event["event"] == "step_started" && event["step"] == step;
-                until(&mut command, fits).0
+                let (child, lines) = until(&mut command, fits);
+                std::thread::spawn(move || std::io::copy(&mut { lines }, &mut std::io::sink()));
+                child
             }
             Self::Answered(method, path, skip) | Self::Asked(method, path, skip) => {
                 let action = match self {
@@ -66,36 +73,71 @@ impl Kill {
         signal(&child, "KILL");
         child.wait().unwrap();
         gate.open();
-        // What it had asked for goes on.
-        if let Self::Asked(method, path, skip) | Self::Answered(method, path, skip) = self {
-            let told = || {
-                let requests = cluster.emulator.requests();
-                let same = requests
-                    .iter()
-                    .filter(|request| request.method == method && request.path == path);
-                same.count() > skip as usize
-            };
-            wait_at_most(Duration::from_secs(1), told);
+        if matches!(self, Self::At(..)) {
+            // It may have been killed before that call.
+            forget_faults(cluster);
         }
-        wait(|| {
-            let vms = cluster
-                .emulator
-                .vmids()
-                .into_iter()
-                .filter_map(|vmid| cluster.emulator.vm_config(vmid));
-            vms.into_iter().all(|vm| !vm.contains_key("lock"))
-        });
+        settle(cluster);
         build.into_inner()
     }
 }
 
-pub(crate) fn wait(until: impl Fn() -> bool) {
-    wait_at_most(Duration::from_secs(60), until);
+/// No fault waits any more.
+pub(crate) fn forget_faults(cluster: &Cluster) {
+    cluster
+        .block_on(cluster.emulator.apply_faults(FaultPlan::default()))
+        .unwrap();
 }
 
-fn wait_at_most(limit: Duration, until: impl Fn() -> bool) {
+/// What a killed process had asked for goes on: a VM that PVE is still making shows whose it is only when that has ended.
+#[track_caller]
+pub(crate) fn settle(cluster: &Cluster) {
+    let idle = async { tokio::time::timeout(LIMIT, cluster.emulator.idle()).await };
+    cluster.block_on(idle).expect("requests of a dead process end");
+    let locked = |vmid: u32| {
+        let config = cluster.emulator.vm_config(vmid);
+        config.is_some_and(|config| config.contains_key("lock"))
+    };
+    wait(|| cluster.emulator.running_tasks() == 0 && !cluster.emulator.vmids().into_iter().any(locked));
+}
+
+/// Runs something during which a build gets no further than to the last of these calls. Each is looked for once the one before it has
+/// come. Only the end of the build ends the last.
+pub(crate) fn with_held<T>(cluster: &Cluster, calls: &[(&str, &str)], run: impl FnOnce() -> T) -> T {
+    let hold = |(method, path): (&str, &str)| {
+        let gate = Gate::default();
+        cluster
+            .emulator
+            .fail_next(method, path, FaultAction::Hold(gate.clone()));
+        gate
+    };
+    let (first, rest) = calls.split_first().unwrap();
+    let mut gate = hold(*first);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for call in rest {
+                let reached = async { tokio::time::timeout(LIMIT, gate.reached()).await };
+                if cluster.block_on(reached).is_err() {
+                    return;
+                }
+                let next = hold(*call);
+                gate.open();
+                gate = next;
+            }
+        });
+        run()
+    })
+}
+
+#[track_caller]
+pub(crate) fn wait(until: impl Fn() -> bool) {
     let begun = Instant::now();
-    while !until() && begun.elapsed() < limit {
+    while !until() {
+        assert!(
+            begun.elapsed() < LIMIT,
+            "it did not happen within {} s",
+            LIMIT.as_secs()
+        );
         std::thread::park_timeout(Duration::from_millis(2));
     }
 }
