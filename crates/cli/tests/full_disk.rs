@@ -5,12 +5,12 @@
 mod common;
 
 use std::fs::OpenOptions;
-use std::io::Read as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use common::{Cluster, Ended, Folder, IMAGE, k3simage, names, run, until};
-use pve_emulator::{Emulator, Timing};
+use common::{Cluster, Ended, Folder, IMAGE, k3simage, names, run};
+use pve_emulator::{Emulator, FaultAction, Gate, Timing};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
@@ -27,12 +27,12 @@ fn cluster() -> Cluster {
 }
 
 /// From now on files of this process cannot grow beyond so many bytes.
-fn limit(child: &Child, bytes: u64) {
+fn limit(process: u32, bytes: u64) {
     let limit = Rlimit {
         current: Some(bytes),
         maximum: Some(bytes),
     };
-    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    let pid = Pid::from_raw(process.try_into().unwrap());
     prlimit(pid, Resource::Fsize, limit).unwrap();
 }
 
@@ -54,20 +54,22 @@ fn limited(command: &Command, blocks: u64) -> Command {
     limited
 }
 
-/// Runs a build with `--json` and takes all room away from it when a step begins.
-fn without_room_from(step: &str, command: &mut Command) -> Ended {
-    let (mut child, mut rest) = until(command, |event| {
-        event["event"] == "step_started" && event["step"] == step
-    });
-    limit(&child, 0);
-    let (mut out, mut err) = (String::new(), String::new());
-    rest.read_to_string(&mut out).unwrap();
-    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-    Ended {
-        code: child.wait().unwrap().code(),
-        out,
-        err,
-    }
+/// Runs a command with `--json` and takes all room away from it while this call of it waits.
+fn without_room_from(cluster: &Cluster, method: &str, path: &str, command: &mut Command) -> Ended {
+    let gate = Gate::default();
+    cluster
+        .emulator
+        .fail_next(method, path, FaultAction::Hold(gate.clone()));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let process = child.id();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| child.wait_with_output().unwrap());
+        let reached = async { tokio::time::timeout(Duration::from_secs(120), gate.reached()).await };
+        cluster.block_on(reached).expect("the call comes");
+        limit(process, 0);
+        gate.open();
+        Ended::of(&reading.join().unwrap())
+    })
 }
 
 fn count(text: &str, part: &str) -> usize {
@@ -179,7 +181,7 @@ fn a_manifest_that_does_not_fit_at_the_end_leaves_the_old_one_and_the_template()
         manifest.to_str().unwrap(),
     ]);
     cluster.lead(&mut command);
-    let ended = without_room_from("seal", &mut command);
+    let ended = without_room_from(&cluster, "POST", "/nodes/*/qemu/*/status/shutdown", &mut command);
     let ended = ended.expect(1, &[manifest.to_str().unwrap(), TOO_LARGE, "manifest failed"]);
     let last: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
     assert_eq!(
@@ -205,7 +207,12 @@ fn a_picture_that_does_not_fit_leaves_the_old_one() {
     std::fs::write(here.join("console.png"), "the old one").unwrap();
     let mut command = k3simage(&["build", folder.path(), "--json"]);
     cluster.lead(&mut command);
-    let ended = without_room_from("provision", command.current_dir(&here));
+    let ended = without_room_from(
+        &cluster,
+        "GET",
+        "/nodes/*/qemu/*/agent/network-get-interfaces",
+        command.current_dir(&here),
+    );
     ended.expect(
         1,
         &[
@@ -241,7 +248,9 @@ fn a_report_that_does_not_fit_is_shown_all_the_same() {
     let ended = Ended::of(&verify(Path::new("/dev/full")).output().unwrap());
     ended.expect(2, &["/dev/full", "name a file"]);
 
-    let ended = without_room_from("compare", verify(&report).arg("--json"));
+    // The first thing that is done once the clones have been compared.
+    let stop = "/nodes/*/qemu/*/status/stop";
+    let ended = without_room_from(&cluster, "POST", stop, verify(&report).arg("--json"));
     let ended = ended.expect(1, &[report.to_str().unwrap(), TOO_LARGE]);
     let finished = ended
         .objects()

@@ -5,10 +5,15 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Cluster, Ended, Folder, IMAGE, k3simage};
-use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, TaskFault, Timing};
+use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, Gate, TaskFault, Timing};
+
+/// The last call before a build makes anything.
+const LAST_LOOK: &str = "/nodes/pve/capabilities/qemu/cpu";
+/// Far more than two builds take to start their guests.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn cluster() -> Cluster {
     Cluster::start(Emulator::builder().timing(Timing::Scaled(300.0)))
@@ -104,10 +109,31 @@ fn of_two_that_replace_the_same_template_one_wins() {
         .expect(0, &[]);
     let (_, before) = cluster.inventory();
     let replace = ["-var", "vm_id=0", "--replace=delete", "--no-verify"];
-    let ends = race(vec![
-        build(&cluster, &folder, &replace),
-        build(&cluster, &folder, &replace),
-    ]);
+    // Whoever comes first does not get past its own conversion before the other is well on its way.
+    let gate = Gate::default();
+    let convert = "/nodes/pve/qemu/*/template";
+    cluster
+        .emulator
+        .fail_next("POST", convert, FaultAction::Hold(gate.clone()));
+    let ends = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Each looks once, and so did the build of the template that is replaced.
+            let looks = || {
+                let requests = cluster.emulator.requests();
+                requests.iter().filter(|request| request.path == LAST_LOOK).count()
+            };
+            let begun = Instant::now();
+            while looks() < 3 && begun.elapsed() < PATIENCE {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            gate.open();
+            assert!(begun.elapsed() < PATIENCE, "both look at the cluster");
+        });
+        race(vec![
+            build(&cluster, &folder, &replace),
+            build(&cluster, &folder, &replace),
+        ])
+    });
     for lost in one_won(&ends) {
         assert!(
             ["is replacing", "somebody else", "is taken by", "was deleted"]
@@ -134,7 +160,7 @@ fn eight_builders_with_five_images_each_leave_forty_right_templates() {
                 kind: kind.to_owned(),
                 id: "*".to_owned(),
             },
-            action: FaultAction::Task(TaskFault::Delay(std::time::Duration::from_millis(300))),
+            action: FaultAction::Task(TaskFault::Delay(Duration::from_millis(300))),
             times: u32::MAX,
         });
     }
