@@ -30,6 +30,43 @@ const BACKUP: Duration = Duration::from_millis(1500);
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// How much more than a lease passes until it has surely ended: a server's time is cut to the second.
 const MARGIN: Duration = Duration::from_secs(5);
+/// How much of the machine the runs take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Clusters at a time.
+    pub(crate) lanes: usize,
+    /// The limits of a build's steps.
+    limits: [&'static str; 4],
+}
+
+impl Pace {
+    /// For runs that others run beside: no more at a time than there are processors, and no limit that a busy machine reaches.
+    pub(crate) fn patient() -> Self {
+        Self {
+            lanes: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            limits: [
+                "task_timeout=60s",
+                "install_timeout=120s",
+                "ssh_timeout=60s",
+                "shutdown_timeout=60s",
+            ],
+        }
+    }
+
+    /// For thousands of runs on a machine of their own, of which many wait until a limit is reached.
+    pub(crate) fn quick() -> Self {
+        Self {
+            lanes: 6,
+            limits: [
+                "task_timeout=10s",
+                "install_timeout=60s",
+                "ssh_timeout=15s",
+                "shutdown_timeout=10s",
+            ],
+        }
+    }
+}
+
 /// Scripts that the folder runs in the guest.
 const SCRIPTS: [&str; 3] = ["os-update.sh", "k3s-install.sh", "seal.sh"];
 
@@ -39,6 +76,7 @@ pub(crate) struct Lane {
     root: Client,
     before: Snapshot,
     pub(crate) kind: Kind,
+    pub(crate) pace: Pace,
     work: tempfile::TempDir,
 }
 
@@ -71,7 +109,7 @@ pub(crate) struct Outcome {
 
 impl Lane {
     /// A cluster for builds of one kind.
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind, pace: Pace) -> Self {
         let cluster = Cluster::start(Emulator::builder().user("root@pam", ROOT_PASSWORD));
         let root = cluster.block_on(async {
             let root = Client::builder(cluster.emulator.url())
@@ -90,6 +128,7 @@ impl Lane {
             root,
             before: Snapshot::default(),
             kind,
+            pace,
             work: tempfile::tempdir().unwrap(),
         };
         lane.before = lane.snapshot();
@@ -112,12 +151,7 @@ impl Lane {
             .args(["--json", "--lease", &lease.to_string()])
             .arg("--log-file")
             .arg(self.work.path().join("log"));
-        for limit in [
-            "task_timeout=10s",
-            "install_timeout=60s",
-            "ssh_timeout=15s",
-            "shutdown_timeout=10s",
-        ] {
+        for limit in self.pace.limits {
             command.args(["-var", limit]);
         }
         command
@@ -132,7 +166,7 @@ impl Lane {
     /// Where a build in which nothing goes wrong can be hit, and how far it is there: each call that two builds both make, and each
     /// script. Leaves the cluster as it was.
     pub(crate) fn points(&self, folder: &Folder) -> Vec<(Point, Stage)> {
-        let (calls, again) = (self.calls(folder), Self::new(self.kind).calls(folder));
+        let (calls, again) = (self.calls(folder), Self::new(self.kind, self.pace).calls(folder));
         let mut stage = Stage::default();
         let mut points = Vec::new();
         let (vmid, old) = (self.kind.vmid(), self.kind.old());
@@ -343,9 +377,11 @@ impl Lane {
         }
     }
 
-    /// Waits until no VM is locked: what a killed builder had asked for goes on, and so does a backup.
+    /// Waits until no call is under way and no VM is locked: what a killed builder had asked for goes on, and so does a backup.
     async fn settled(&self) {
         let begun = Instant::now();
+        // What still waits after that is judged by what it leaves.
+        let _ = timeout(SETTLE_LIMIT, self.cluster.emulator.idle()).await;
         let locked = |vmid: u32| {
             let config = self.cluster.emulator.vm_config(vmid);
             config.is_some_and(|config| config.contains_key("lock"))
