@@ -14,7 +14,7 @@ use tokio::{
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
 /// Each attempt may take this long, and a read has three of them, with pauses of a second in all.
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(3);
 /// All of it, on a machine with much else to do.
 const IN_TIME: Duration = Duration::from_secs(60);
 

@@ -123,7 +123,7 @@ async fn the_action_is_sent_once_whatever_comes_after() {
     let client = server
         .builder()
         .auth(Auth::password("root@pam", "the-password"))
-        .request_timeout(Duration::from_secs(2))
+        .request_timeout(Duration::from_secs(10))
         .build()
         .expect("a client");
     let vm = client.node(&NodeName::new("pve").expect("a name")).qemu(Vmid::MIN);
