@@ -61,17 +61,31 @@ k3simage.build(sys.argv[1], variables=json.loads(sys.argv[2]), lease=1, on_event
 """
 
 
+# The call of each step that a build does not get past, however late it is killed.
+HELD = {
+    "install": "/nodes/*/qemu/*/status/start",
+    "provision": "/nodes/*/qemu/*/status/shutdown",
+}
+
+
 def killed_at(step: str, pve: k3simage.Emulator, folder: Path) -> str:
     """The id of a build whose process was killed when that step began."""
     arguments = [sys.executable, "-c", BUILD, os.fspath(folder), json.dumps(pve.variables)]
+    pve.delay_next("POST", HELD[step], 600)
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             event = json.loads(line)
             if event["event"] == "step_started" and event["step"] == step:
                 process.kill()
-                return str(event["build"])
-    raise AssertionError(f"the build ended before {step}")
+                break
+        else:
+            raise AssertionError(f"the build ended before {step}")
+    # It may have been killed before that call, which is another build's then.
+    none = folder.parent / "none.toml"
+    none.write_text("", encoding="utf-8")
+    pve.read_faults(none)
+    return str(event["build"])
 
 
 def until_dead(client: k3simage.Client) -> k3simage.Leftover:
