@@ -88,7 +88,9 @@ impl Lane {
         );
         wants("`reboot` is left", !config.contains_key("reboot"));
         wants("a lock is left", !config.contains_key("lock"));
-        let sealed = self.guests().guest(vmid).and_then(|guest| guest.installed);
+        // A copy is known by what it was made of: its own system is read when it starts.
+        let built = self.guests().guest(self.kind.vmid());
+        let sealed = built.and_then(|guest| guest.installed);
         let machine_id = sealed.map(|system| system.machine_id);
         wants(
             "it is not sealed",
