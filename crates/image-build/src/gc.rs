@@ -313,8 +313,10 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Opt
             };
             (found.of, found.id) = (of, id);
             let life = life(client, &journal, &CancellationToken::new()).await?;
-            found.state = if life.is_some() { State::Alive } else { State::Dead };
-            found.because = life.unwrap_or_else(|| format!("it gave no sign of life since {}", journal.lease));
+            (found.state, found.because) = life.unwrap_or_else(|| {
+                let because = format!("it gave no sign of life since {}", journal.lease);
+                (State::Dead, because)
+            });
             if of == Origin::Build {
                 look_at_swap(client, &mut found, &journal).await?;
                 verification = verification_in(&journal);
@@ -350,15 +352,23 @@ fn lone_copy(guest: &Resource) -> Option<(String, Found)> {
     Some((id, found))
 }
 
-/// Why a build or verification counts as living; `None` when it is dead.
-async fn life(client: &Client, journal: &Journal, cancel: &CancellationToken) -> Result<Option<String>, Error> {
+/// Whether a build or verification counts as living, or nothing can be said, and why; `None` when it is dead.
+async fn life(
+    client: &Client,
+    journal: &Journal,
+    cancel: &CancellationToken,
+) -> Result<Option<(State, String)>, Error> {
     if journal.is_held(journal::now(client)) {
-        return Ok(Some(format!("it counts as living until {}", journal.lease)));
+        let because = format!("it counts as living until {}", journal.lease);
+        return Ok(Some((State::Alive, because)));
     }
     let work = work_on(client, journal.vmid, journal.replacing.as_ref(), cancel).await?;
     Ok(work.map(|work| {
-        let then = if work.ends() { "" } else { "; then gc again" };
-        format!("{work}{then}")
+        if work.ends() {
+            (State::Alive, work.to_string())
+        } else {
+            (State::Unclear, format!("{work}; then gc again"))
+        }
     }))
 }
 

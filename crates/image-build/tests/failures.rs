@@ -434,8 +434,10 @@ async fn a_removal_that_failed_can_be_done_again_at_once() {
     lab.pve.fault(task_fails("qmdestroy", 9000, "cannot remove"));
     let collect = async || {
         let found = image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap();
-        assert!(!found[0].living, "{found:?}");
-        image_build::gc::remove(&lab.client, &found[0], &CancellationToken::new()).await
+        assert_eq!(found[0].state, image_build::gc::State::Dead, "{found:?}");
+        let mut removed = Vec::new();
+        let ended = image_build::gc::remove(&lab.client, &found[0], &CancellationToken::new(), &mut removed).await;
+        ended.map(|()| removed)
     };
     let error = collect().await.unwrap_err();
     has(&error.chain(), &["cannot remove"]);

@@ -236,7 +236,7 @@ async fn take_over(
         .map_err(|error| living(error.to_string()))?
         .filter(|journal| journal.build == build && journal.vmid == vmid)
         .ok_or_else(|| living(format!("vm {vmid} does not bear its journal any more")))?;
-    if let Some(why) = life(client, &journal, cancel).await? {
+    if let Some((_, why)) = life(client, &journal, cancel).await? {
         return Err(living(why));
     }
     let ours = Journal {

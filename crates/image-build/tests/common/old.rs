@@ -183,9 +183,9 @@ pub(crate) fn has(text: &str, parts: &[&str]) {
 pub(crate) async fn gc(lab: &Lab) -> Vec<String> {
     let mut removed = Vec::new();
     for found in image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap() {
-        assert!(!found.living, "{found:?}");
-        let gone = image_build::gc::remove(&lab.client, &found, &CancellationToken::new()).await;
-        removed.extend(gone.unwrap_or_else(|error| panic!("{}", error.chain())));
+        assert_eq!(found.state, image_build::gc::State::Dead, "{found:?}");
+        let ended = image_build::gc::remove(&lab.client, &found, &CancellationToken::new(), &mut removed).await;
+        ended.unwrap_or_else(|error| panic!("{}", error.chain()));
     }
     assert_eq!(image_build::gc::find(&lab.client, Duration::ZERO).await.unwrap(), []);
     removed
