@@ -475,7 +475,7 @@ async fn cancel_ends_a_copy_and_nothing_that_takes_seconds() {
         }
     }
     // In the middle of each copy, whose task is stopped.
-    for (of, to, left) in [(OLD, MOVED, vec![OLD, NEW]), (NEW, OLD, vec![NEW, MOVED])] {
+    for (of, number, left) in [(OLD, MOVED, vec![OLD, NEW]), (NEW, OLD, vec![NEW, MOVED])] {
         let lab = with_old().await;
         lab.pve.fault(Fault {
             when: FaultMatch::Task {
@@ -494,7 +494,7 @@ async fn cancel_ends_a_copy_and_nothing_that_takes_seconds() {
         let running = tokio::spawn(async move { build.await });
         // The other copy, which does not hang, may be seen too.
         let locked = || {
-            let copy = lab.pve.vm_config(to);
+            let copy = lab.pve.vm_config(number);
             copy.is_some_and(|config| config.get("lock").is_some_and(|lock| lock == "clone"))
         };
         while !locked() {

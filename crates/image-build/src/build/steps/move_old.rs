@@ -65,7 +65,17 @@ async fn move_old(context: &mut Context, from: Vmid) -> Result<String, Error> {
     if let Some(why) = old.hindrance(&context.client, &config, &context.cancel).await? {
         return keep(context, &old, &why).await;
     }
-    let copy = copy(context, &old).await?;
+    let copy = match copy(context, &old).await {
+        Ok(copy) => copy,
+        Err(error) if error.is_cancelled() => return Err(error),
+        Err(error) => {
+            // Somebody deleted it before it was copied: then there is nothing to keep.
+            return match old.config(&context.cancel).await {
+                Ok(None) => without_old(context, from).await,
+                Ok(Some(_)) | Err(_) => Err(error),
+            };
+        }
+    };
     let cancel = std::mem::replace(&mut context.cancel, CancellationToken::new());
     let moved = take_place(context, &old, &copy).await;
     context.cancel = cancel;
