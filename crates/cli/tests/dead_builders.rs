@@ -27,7 +27,8 @@ fn held_in(step: &str) -> &'static [(&'static str, &'static str)] {
     const DOWN: (&str, &str) = ("POST", "/nodes/pve/qemu/9000/status/shutdown");
     const CONVERT: (&str, &str) = ("POST", "/nodes/pve/qemu/9000/template");
     match step {
-        "media" => &[("POST", "/nodes/pve/storage/*/upload")],
+        // Whether the upload's task has ended. A server that stands in the middle of a body does not see that its sender is gone.
+        "media" => &[("GET", "/nodes/pve/tasks/*/status")],
         "create" => &[("POST", "/nodes/pve/qemu")],
         "install" => &[("POST", "/nodes/pve/qemu/9000/status/start")],
         "connect" => &[("GET", "/nodes/pve/qemu/9000/agent/network-get-interfaces")],
@@ -251,16 +252,16 @@ fn what_a_dead_verification_left_is_collected() {
         command
     };
     for (step, call) in [
-        ("clone", "/nodes/pve/qemu/9001/status/start"),
-        ("first", "/nodes/pve/qemu/9001/status/start"),
-        ("join", "/nodes/pve/qemu/9002/status/start"),
-        ("compare", "/nodes/pve/qemu/9001/status/stop"),
+        ("clone", "/nodes/pve/qemu/100/status/start"),
+        ("first", "/nodes/pve/qemu/100/status/start"),
+        ("join", "/nodes/pve/qemu/101/status/start"),
+        ("compare", "/nodes/pve/qemu/100/status/stop"),
     ] {
         let (mut child, lines) = with_held(&cluster, &[("POST", call)], || until(&mut verify(), at(step)));
         if step == "clone" {
             // A clone that PVE still makes shows nothing of whose it is.
             wait(|| {
-                let config = cluster.emulator.vm_config(9001);
+                let config = cluster.emulator.vm_config(100);
                 config.is_some_and(|config| !config.contains_key("lock"))
             });
         }
@@ -280,7 +281,7 @@ fn what_a_dead_verification_left_is_collected() {
     let gate = Gate::default();
     cluster.emulator.fail_next(
         "POST",
-        "/nodes/pve/qemu/9001/status/stop",
+        "/nodes/pve/qemu/100/status/stop",
         FaultAction::Hold(gate.clone()),
     );
     let (mut child, lines) = until(&mut verify(), at("first"));

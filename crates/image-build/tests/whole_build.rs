@@ -63,7 +63,9 @@ async fn oemdrv_and_ssh_make_a_template() {
     assert_eq!(finished(&seen), steps);
 
     let requests = lab.pve.requests();
-    assert_eq!(artifact.api_requests, requests.len() as u64);
+    // Whoever reads the console may ask once more while the build ends.
+    let more = requests.len() as u64 - artifact.api_requests;
+    assert!(more <= 1, "{more} requests are not counted: {requests:#?}");
     let calls = without_polls(&requests);
     assert!(calls.len() <= REQUESTS, "{} requests: {calls:#?}", calls.len());
 
