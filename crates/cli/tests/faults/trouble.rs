@@ -297,7 +297,7 @@ impl Trouble {
             Self::Status(_) => &["fault on purpose 599"],
             Self::ExpiredToken | Self::ExpiredTicket => &["Authentication failed!", "authentication"],
             Self::TaskFails | Self::TaskWarns => &[ON_PURPOSE],
-            Self::TaskHangs => &["did not end within"],
+            Self::TaskHangs => &["did not end within", "still runs"],
             Self::VmVanishes => &[
                 "does not exist",
                 "unable to find configuration file",
