@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use proxmox_client::{Auth, Client, CreateVm, DeleteVm, Drive, Method, NodeName, Qemu, Tls, Upid, Wait};
+use proxmox_client::{Auth, Client, CreateVm, DeleteVm, Drive, Method, NodeName, Qemu, TaskFilter, Tls, Upid, Wait};
 use pve_emulator::engine::simulated::{self as guest, FaultKind, SimulatedEngine};
 use pve_emulator::{Emulator, FaultPlan, Gate};
 use tokio::time::{Instant, sleep, timeout};
@@ -374,6 +374,21 @@ impl Lane {
         }
         if let Ok(upid) = vm.delete(&DeleteVm::new().purge(true).unreferenced_disks(true)).await {
             let _ = self.root.wait_task(&upid, limit()).await;
+        }
+    }
+
+    /// Stops what runs on the cluster.
+    async fn stop_tasks(&self) {
+        let node = self.root.node(&NodeName::new("pve").unwrap());
+        let active = TaskFilter {
+            with_active: true,
+            ..TaskFilter::default()
+        };
+        for task in node.tasks(&active).await.unwrap() {
+            if task.is_running() {
+                node.task(&task.upid).stop().await.unwrap();
+                let _ = self.root.wait_task(&task.upid, Wait::at_most(RUN_LIMIT)).await;
+            }
         }
     }
 

@@ -148,6 +148,21 @@ pub enum CommunicatorError {
         /// Why nothing more is known.
         source: Box<CommunicatorError>,
     },
+    /// The agent tells a command's end once. It knows it no more, and the guest does not tell what became of it either.
+    #[error(
+        "the guest agent of vm {vmid} does not know `{program}` any more ({unknown}): the answer that told its end was lost, or \
+         the guest or its agent was restarted; and the guest does not tell what became of it"
+    )]
+    Forgotten {
+        /// The VM.
+        vmid: u32,
+        /// First word of the command.
+        program: String,
+        /// What the agent said.
+        unknown: Box<proxmox_client::Error>,
+        /// Why nothing more is known.
+        source: Box<CommunicatorError>,
+    },
     /// A file on this machine could not be read.
     #[error("cannot read {}", path.display())]
     Local {
@@ -173,7 +188,7 @@ impl CommunicatorError {
     pub fn is_lost(&self) -> bool {
         match self {
             Self::Agent { source, .. } => return matches!(source.kind(), ErrorKind::State | ErrorKind::Agent),
-            Self::Unanswered { source, .. } => return source.is_lost(),
+            Self::Unanswered { source, .. } | Self::Forgotten { source, .. } => return source.is_lost(),
             _ => {}
         }
         matches!(

@@ -253,6 +253,10 @@ impl Lane {
 
     /// Collects what is dead: then all is as before, unless the build had been through.
     pub(super) fn collect(&self, case: &Case, outcome: &mut Outcome) {
+        if case.any(|trouble| trouble == Trouble::TaskHangs) {
+            // As somebody does who was told of it: while it runs, what it works on counts as living.
+            self.cluster.block_on(self.stop_tasks());
+        }
         let ended = Ended::of(&self.command(&["gc", "--yes", "--volume-age", "0"]).output().unwrap());
         outcome.said.push_str(&ended.all());
         self.keeps_secrets(&ended, outcome);

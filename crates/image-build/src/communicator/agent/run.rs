@@ -238,7 +238,10 @@ impl Running<'_, '_, '_> {
         loop {
             match agent.look(pid, &mut silent).await? {
                 Look::Ended(status) => return self.finish(&status).await,
-                Look::Unknown(_) => return self.recover().await,
+                Look::Unknown(unknown) => {
+                    let ended = self.recover().await;
+                    return ended.map_err(|error| self.forgotten(unknown, error));
+                }
                 Look::Runs if self.readable && self.read_at.elapsed() >= SPOOL_EVERY => {
                     self.readable = self.read_on().await.is_ok();
                     self.read_at = Instant::now();
@@ -292,6 +295,19 @@ impl Running<'_, '_, '_> {
                 path: self.spooled.folder.clone(),
                 reason: format!("{status}, {said}"),
             }),
+        }
+    }
+
+    /// What is said when the files cannot be asked: what seals an image closes the agent.
+    fn forgotten(&self, unknown: proxmox_client::Error, error: CommunicatorError) -> CommunicatorError {
+        match error {
+            CommunicatorError::Agent { vmid, .. } => CommunicatorError::Forgotten {
+                vmid,
+                program: self.spooled.program.to_owned(),
+                unknown: Box::new(unknown),
+                source: Box::new(error),
+            },
+            told => told,
         }
     }
 
