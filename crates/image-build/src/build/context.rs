@@ -21,10 +21,11 @@ use super::open_task::OpenTask;
 use super::reservation::Reservation;
 use super::resume::Resumed;
 use super::runner::Runs;
-use super::steps::{SHUT_DOWN, comes_before_seal};
+use super::steps::{SEAL, comes_before_seal};
+use super::vm::boots;
 use crate::Error;
 use crate::communicator::{BuildKeys, Communicator};
-use crate::journal::{self, Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
+use crate::journal::{Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
 use crate::replace::{Old, Replace, Replacing, copy_name};
@@ -159,13 +160,16 @@ impl Runs for Context {
         };
         let state = self.state();
         let step = step.to_owned();
-        let now = journal::now(&self.client);
+        let boots = match step.as_str() {
+            SEAL => Some(boots(&self.client, &self.vm()?, &self.cancel).await?),
+            _ => None,
+        };
         keeper
             .note(&self.cancel, move |journal| {
-                journal.sealed = match step.as_str() {
-                    SHUT_DOWN => journal.sealed.or(Some(now)),
+                journal.boots = match step.as_str() {
+                    SEAL => boots,
                     step if comes_before_seal(step) => None,
-                    _ => journal.sealed,
+                    _ => journal.boots,
                 };
                 journal.step = step;
                 state.write(journal);
@@ -287,7 +291,7 @@ impl Context {
             lease: lease_until(&self.client, self.lease),
             oemdrv: None,
             login: None,
-            sealed: None,
+            boots: None,
             replacing: self.replacing.clone(),
             inputs: Inputs::of(&self.spec),
         };

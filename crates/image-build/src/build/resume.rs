@@ -1,26 +1,19 @@
 //! Goes on with a build whose builder died: finds it, takes it over, and says with which step to begin.
 
-use jiff::Timestamp;
-use proxmox_client::{
-    Boot, Client, ConfigView, Drive, NodeName, Qemu, Shutdown, TaskFilter, Upid, VmConfig, VmConfigUpdate, Vmid,
-};
-use tokio_util::sync::CancellationToken;
+use proxmox_client::{Boot, Client, ConfigView, Drive, NodeName, Qemu, Shutdown, VmConfig, VmConfigUpdate, Vmid};
 
 use super::context::{Context, Media, Resource};
 use super::description::BUILD_TAG_PREFIX;
 use super::reservation::Reservation;
 use super::slots;
 use super::steps::{DELETE_OLD, MOVE_OLD, RENUMBER, RETIRE, SHUT_DOWN, is_complete};
-use super::vm::ask;
+use super::vm::boots;
 use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
 use crate::journal::{self, Inputs, Journal, Keeper};
 use crate::plan::{GUESTS, InstallerIso, Own, survey_of};
 use crate::replace::{tags_of_image, work_on};
 use crate::spec::{Delivery, ImageSpec, TemplateName};
-
-/// More tasks than a VM has after its seal, unless somebody works with it.
-const TASKS_MAX: u64 = 500;
 
 /// What a build that is gone on with was found to be.
 #[derive(Clone, Copy, Debug)]
@@ -195,16 +188,15 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
 
     let point = match point {
         Point::ShutDown | Point::Template if !config.is_template() => {
-            match started_since(&context.client, &vm, found.sealed, &context.cancel).await? {
-                None => point,
-                Some(upid) => {
-                    context.emitter.warning(format!(
-                        "vm {} was started after it had been sealed ({}), and made then what each clone would share: the system is installed again",
-                        vm.vmid(),
-                        upid.kind()
-                    ));
-                    Point::Media
-                }
+            let now = boots(&context.client, &vm, &context.cancel).await?;
+            if found.boots.is_some_and(|before| now > before) {
+                context.emitter.warning(format!(
+                    "vm {} was started after it had been sealed, and made then what each clone would share: the system is installed again",
+                    vm.vmid()
+                ));
+                Point::Media
+            } else {
+                point
             }
         }
         point => point,
@@ -250,34 +242,6 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     });
     context.keep(keeper);
     Ok(point)
-}
-
-/// The task that booted the guest after it had been sealed, as a person's start does: it makes its keys and its machine id then, which
-/// each clone would share. Tasks of other logins are listed with `Sys.Audit` only.
-async fn started_since(
-    client: &Client,
-    vm: &Qemu,
-    sealed: Option<Timestamp>,
-    cancel: &CancellationToken,
-) -> Result<Option<Upid>, Error> {
-    let Some(sealed) = sealed else { return Ok(None) };
-    let filter = TaskFilter {
-        vmid: Some(vm.vmid()),
-        with_active: true,
-        limit: Some(TASKS_MAX),
-        ..TaskFilter::default()
-    };
-    let node = client.node(vm.node());
-    let attempt = format!("listing the tasks of vm {}", vm.vmid());
-    let tasks = ask(&attempt, cancel, || node.tasks(&filter)).await?;
-    Ok(tasks
-        .into_iter()
-        .map(|task| task.upid)
-        // A task has its second alone; the last start of the build itself may lie in that of the seal.
-        .find(|upid| {
-            let started = i64::try_from(upid.start_epoch_seconds()).unwrap_or(i64::MAX);
-            ["qmstart", "qmreset", "qmreboot"].contains(&upid.kind()) && started > sealed.as_second()
-        }))
 }
 
 /// What is different from the finished image: its journal does not hold what it was made of, so its name and its k3s have to tell whether

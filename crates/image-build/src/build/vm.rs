@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Upid, VmConfigUpdate, VmStatus, Vmid, VolId, Wait};
+use proxmox_client::{
+    Client, ConfigView, ErrorKind, NodeName, Qemu, TaskEntry, TaskFilter, Upid, VmConfigUpdate, VmStatus, Vmid, VolId,
+    Wait,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +15,9 @@ use super::pace::Pace;
 use super::steps::is_complete;
 use crate::Error;
 use crate::journal;
+
+/// More tasks than a VM has, unless somebody works with it.
+const TASKS_MAX: u64 = 500;
 
 /// How long PVE's own clean-up after a stop can hold the VM's lock (`FACTS` 45 and 77), with some to spare.
 pub(super) const LOCK_LIMIT: Duration = Duration::from_secs(60);
@@ -104,6 +110,22 @@ where
             ended => return ended.map_err(Error::api(attempt)),
         }
     }
+}
+
+/// How often a VM was booted by a task: a guest that boots makes its keys and its machine id, which each clone would share. A number, as
+/// the times of tasks are cut to the second. Tasks of other logins are listed with `Sys.Audit` only.
+pub(super) async fn boots(client: &Client, vm: &Qemu, cancel: &CancellationToken) -> Result<usize, Error> {
+    let filter = TaskFilter {
+        vmid: Some(vm.vmid()),
+        with_active: true,
+        limit: Some(TASKS_MAX),
+        ..TaskFilter::default()
+    };
+    let node = client.node(vm.node());
+    let attempt = format!("listing the tasks of vm {}", vm.vmid());
+    let tasks = ask(&attempt, cancel, || node.tasks(&filter)).await?;
+    let boots = |task: &&TaskEntry| ["qmstart", "qmreset", "qmreboot"].contains(&task.upid.kind());
+    Ok(tasks.iter().filter(boots).count())
 }
 
 impl Context {

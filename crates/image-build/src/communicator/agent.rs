@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::lines::LineSplitter;
 use super::{Command, Communicator, CommunicatorError, ExitStatus, OnLine, OutputStream, Source, Upload};
+use crate::journal::new_holder;
 
 /// A command that is past its limit is told to end, and killed so much later.
 const KILL_AFTER: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub struct AgentCommunicator {
     vm: Qemu,
     /// A folder in the guest with no rights for others.
     folder: String,
+    /// Of this process alone: one that was killed has left folders of commands that may still run.
+    word: String,
     /// Numbers the subfolders of commands and uploads.
     next: AtomicU64,
     /// Whether commands get a scope of their own: an update of the agent restarts its service, and systemd then ends all that
@@ -53,6 +56,7 @@ impl AgentCommunicator {
         let mut agent = Self {
             vm,
             folder,
+            word: new_holder(),
             next: AtomicU64::new(0),
             scoped: false,
         };
@@ -77,9 +81,10 @@ impl AgentCommunicator {
         }
     }
 
-    /// A name for a subfolder that nothing else of this build has.
+    /// A name for a subfolder that nothing else of this build has, be it of another process.
     fn numbered(&self) -> String {
-        format!("agent-{}", self.next.fetch_add(1, Ordering::Relaxed))
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("agent-{}-{number}", self.word)
     }
 }
 

@@ -50,9 +50,9 @@ pub(crate) struct Journal {
     /// Fingerprint of the login key that the kickstart installs; one that cannot be made again is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) login: Option<String>,
-    /// When the guest had been sealed, by the server's clock: a start after that undoes it.
+    /// How often the guest had been booted when its seal was begun: one more undoes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) sealed: Option<Timestamp>,
+    pub(crate) boots: Option<usize>,
     /// The template that it takes the place of, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replacing: Option<Replacing>,

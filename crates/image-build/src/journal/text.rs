@@ -83,7 +83,7 @@ mod tests {
             lease: "2026-11-25T22:00:00Z".parse().unwrap(),
             oemdrv: Some("local:iso/k3simage-build-7f3a12bc.iso".parse().unwrap()),
             login: None,
-            sealed: None,
+            boots: None,
             replacing: None,
             inputs: Inputs::default(),
         }

@@ -135,7 +135,7 @@ impl Machine {
             lease: lease_until(&self.client, self.mark.lease),
             oemdrv: None,
             login: None,
-            sealed: None,
+            boots: None,
             replacing: None,
             inputs: Inputs::default(),
         }

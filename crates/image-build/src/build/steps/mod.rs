@@ -28,6 +28,7 @@ pub(crate) use move_old::MOVE_OLD;
 pub(crate) use publish::PUBLISH;
 pub(crate) use renumber::RENUMBER;
 pub(crate) use retire::RETIRE;
+pub(super) use seal::SEAL;
 pub(super) use shut_down::SHUT_DOWN;
 
 use std::path::PathBuf;

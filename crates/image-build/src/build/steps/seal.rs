@@ -8,6 +8,9 @@ use crate::build::context::Context;
 use crate::build::step::{Step, StepName};
 use crate::provision::ShellProvisioner;
 
+/// Name of the step.
+pub(crate) const SEAL: &str = "seal";
+
 /// Runs the seal script; after it, no new login is possible and none is needed.
 #[derive(Debug)]
 pub(super) struct Seal;
@@ -15,7 +18,7 @@ pub(super) struct Seal;
 #[async_trait]
 impl Step<Context> for Seal {
     fn name(&self) -> StepName {
-        "seal".into()
+        SEAL.into()
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
