@@ -136,7 +136,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     };
     if !changed.is_empty() {
         return Err(refuse(format!(
-            "what it was asked for has changed since it began: {}; put that back, or remove the build (k3simage gc) and build anew",
+            "what it was asked for has changed since it began: {}; give the same variables and files as then (also each `-var`), or remove the build (`k3simage gc --yes`) and build anew",
             changed.join(", ")
         )));
     }
