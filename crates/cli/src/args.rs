@@ -306,9 +306,9 @@ pub(crate) struct VerifyArgs {
     /// Address of a clone as cloud-init is told it, such as ip=10.0.0.5/24,gw=10.0.0.1; given twice, for networks without DHCP
     #[arg(long, value_name = "IPCONFIG")]
     pub(crate) ipconfig: Vec<String>,
-    /// Port of the clones' SSH server
-    #[arg(long, value_name = "PORT", default_value_t = 22)]
-    pub(crate) ssh_port: u16,
+    /// Port of the clones' SSH server; without it what the variable `ssh_port` says, which is 22 by default
+    #[arg(long, value_name = "PORT")]
+    pub(crate) ssh_port: Option<u16>,
     /// How long a clone may take to its login, and k3s from there
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) timeout: u64,

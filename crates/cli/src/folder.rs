@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image_build::variables::VARIABLES;
-use image_build::{Connection, Diagnostic, Inputs, Loaded, TemplateFolder};
+use image_build::{Connection, Diagnostic, Inputs, Loaded, Reach, TemplateFolder};
 use proxmox_client::Client;
 use serde_json::json;
 
@@ -48,6 +48,23 @@ pub(crate) async fn connected(
         None => TemplateFolder::connection_without_folder(&inputs),
     });
     connect(&read.await.map_err(|error| Problem::before(&error))?).await
+}
+
+/// A client for the cluster that a template folder names, or the variables and the environment alone, and the port of its guests' SSH.
+pub(crate) async fn reached(
+    dir: Option<&Path>,
+    variables: &VariableArgs,
+    console: &Console,
+) -> Result<(Client, u16), Box<Problem>> {
+    let (dir, inputs) = (dir.map(Path::to_owned), inputs(variables, console));
+    let read = off_thread(move || match dir {
+        Some(dir) => TemplateFolder::new(dir).reach(&inputs),
+        None => TemplateFolder::reach_without_folder(&inputs),
+    });
+    let Reach {
+        connection, ssh_port, ..
+    } = read.await.map_err(|error| Problem::before(&error))?;
+    Ok((connect(&connection).await?, ssh_port))
 }
 
 /// A client for a connection, whose authorities are read from a file.

@@ -75,16 +75,7 @@ fn a_vmid_that_is_not_ours_is_left_alone() {
     let folder = Folder::new();
     let cluster = Cluster::start(small());
     cluster.block_on(async {
-        let pve = proxmox_client::Client::builder(cluster.emulator.url())
-            .auth(proxmox_client::Auth::token(
-                cluster.emulator.token_id(),
-                cluster.emulator.token_secret().to_owned(),
-            ))
-            .tls(proxmox_client::Tls::Pinned(
-                cluster.emulator.fingerprint().parse().unwrap(),
-            ))
-            .build()
-            .unwrap();
+        let pve = cluster.client();
         let node = pve.node(&proxmox_client::NodeName::new("pve").unwrap());
         let upid = node
             .qemu("9000".parse().unwrap())
@@ -257,8 +248,9 @@ fn verify_ends_with_1_and_names_what_is_shared() {
     cluster.run(&["build", folder.path(), "-q"], &[]).expect(0, &[]);
     let before = cluster.inventory();
     let report = folder.temp.path().join("verify.json");
-    let (report, port) = (report.to_str().unwrap(), cluster.emulator.guest_ssh_port().to_string());
-    let options = ["verify", "9000", folder.path(), "--report", report, "--ssh-port", &port];
+    let report = report.to_str().unwrap();
+    // The port of the guests' SSH comes by the variable.
+    let options = ["verify", "9000", folder.path(), "--report", report];
     cluster.run(&options, &[]).expect(
         1,
         &[

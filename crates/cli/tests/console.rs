@@ -9,9 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Cluster, signal, until};
-use proxmox_client::{
-    Auth, Boot, Client, CreateVm, Drive, Method, MiB, NodeName, Qemu, StorageId, Tls, Upid, Vmid, Wait,
-};
+use proxmox_client::{Boot, Client, CreateVm, Drive, Method, MiB, NodeName, Qemu, StorageId, Upid, Vmid, Wait};
 use pve_emulator::Emulator;
 
 async fn done(client: &Client, upid: &Upid) {
@@ -22,14 +20,7 @@ async fn done(client: &Client, upid: &Upid) {
 
 /// A VM with nothing to boot, whose firmware says so on its serial port after each reset.
 fn running(cluster: &Cluster, vmid: u32) -> (Client, Qemu) {
-    let client = Client::builder(cluster.emulator.url())
-        .auth(Auth::token(
-            cluster.emulator.token_id(),
-            cluster.emulator.token_secret(),
-        ))
-        .tls(Tls::Pinned(cluster.emulator.fingerprint().parse().unwrap()))
-        .build()
-        .unwrap();
+    let client = cluster.client();
     let vm = client
         .node(&NodeName::new("pve").unwrap())
         .qemu(Vmid::new(vmid).unwrap());

@@ -237,9 +237,7 @@ fn a_report_that_does_not_fit_is_shown_all_the_same() {
     let report = folder.temp.path().join("verify.json");
     std::fs::write(&report, "the old one").unwrap();
     let verify = |file: &Path| {
-        let port = cluster.emulator.guest_ssh_port().to_string();
-        let file = file.to_str().unwrap();
-        let mut command = k3simage(&["verify", IMAGE, "--report", file, "--ssh-port", &port]);
+        let mut command = k3simage(&["verify", IMAGE, "--report", file.to_str().unwrap()]);
         cluster.lead(&mut command);
         command
     };

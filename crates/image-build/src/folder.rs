@@ -32,6 +32,16 @@ pub struct Loaded {
     missing: Diagnostics,
 }
 
+/// What a verification of a template is told by a folder or by variables alone.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Reach {
+    /// The cluster, and as whom.
+    pub connection: Connection,
+    /// Port of the guests' SSH servers there: the variable `ssh_port`.
+    pub ssh_port: u16,
+}
+
 impl Loaded {
     /// Where to build it, and as whom.
     ///
@@ -110,6 +120,26 @@ impl TemplateFolder {
         connection_of(&values, found)
     }
 
+    /// The connection and how guests are reached there, for a verification: the folder's image may be wrong or incomplete.
+    ///
+    /// # Errors
+    /// As [`connection`](Self::connection), and when `ssh_port` is no port.
+    pub fn reach(&self, inputs: &Inputs) -> Result<Reach, Error> {
+        let mut found = Diagnostics::new();
+        let values = merge(&self.dir, inputs, &mut found)?;
+        reach_of(&values, found)
+    }
+
+    /// The same from the environment and `-var` alone, without a folder.
+    ///
+    /// # Errors
+    /// As [`reach`](Self::reach).
+    pub fn reach_without_folder(inputs: &Inputs) -> Result<Reach, Error> {
+        let mut found = Diagnostics::new();
+        let values = crate::variables::merge_without_folder(inputs, &mut found)?;
+        reach_of(&values, found)
+    }
+
     /// A connection from the environment and `-var` alone, without a folder.
     ///
     /// # Errors
@@ -121,8 +151,22 @@ impl TemplateFolder {
     }
 }
 
-fn connection_of(values: &Values, mut found: Diagnostics) -> Result<Connection, Error> {
+fn connection_of(values: &Values, found: Diagnostics) -> Result<Connection, Error> {
+    read_connection(Reader::new(values), found)
+}
+
+fn reach_of(values: &Values, found: Diagnostics) -> Result<Reach, Error> {
     let mut reader = Reader::new(values);
+    let ssh_port = reader.number("ssh_port");
+    let connection = read_connection(reader, found)?;
+    let ssh_port = ssh_port.ok_or(Error::Missing {
+        what: "the variable ssh_port",
+    })?;
+    Ok(Reach { connection, ssh_port })
+}
+
+/// The connection, if nothing that was read before it or for it is wrong.
+fn read_connection(mut reader: Reader<'_>, mut found: Diagnostics) -> Result<Connection, Error> {
     let (connection, missing) = connection(&mut reader);
     found.append(reader.found);
     found.append(missing);

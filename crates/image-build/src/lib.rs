@@ -74,7 +74,7 @@ pub use console::{
 };
 pub use diagnostic::{Diagnostic, Diagnostics, Location, Severity, nearest};
 pub use error::Error;
-pub use folder::{Loaded, TemplateFolder};
+pub use folder::{Loaded, Reach, TemplateFolder};
 pub use k3s_version::{K3sVersion, K3sVersionError, KubernetesVersion};
 pub use kickstart::Kickstart;
 pub use name::{ImageName, ImageNameError};

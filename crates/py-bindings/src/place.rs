@@ -69,22 +69,45 @@ impl Place {
         Ok(Self::Client(client.get().pve().clone()))
     }
 
-    /// A client for it. Files are read where neither the GIL nor the event loop waits for it; nothing is sent.
+    /// A client for it. Nothing is sent.
     pub(crate) async fn connected(self) -> Result<Pve, Failure> {
         let (folder, inputs) = match self {
             Self::Client(client) => return Ok(client),
             Self::Named { folder, inputs } => (folder, inputs),
         };
-        let connect = move || -> Result<Pve, Failure> {
+        off_thread(move || {
             let connection = match folder {
                 Some(folder) => TemplateFolder::new(folder).connection(&inputs)?,
                 None => TemplateFolder::connection_without_folder(&inputs)?,
             };
             Ok(connection.client()?)
+        })
+        .await
+    }
+
+    /// A client for it, and the port of its guests' SSH if variables tell that. Nothing is sent.
+    pub(crate) async fn reached(self) -> Result<(Pve, Option<u16>), Failure> {
+        let (folder, inputs) = match self {
+            Self::Client(client) => return Ok((client, None)),
+            Self::Named { folder, inputs } => (folder, inputs),
         };
-        match tokio::task::spawn_blocking(connect).await {
-            Ok(client) => client,
-            Err(end) => Err(worker_died(end)),
-        }
+        off_thread(move || {
+            let reach = match folder {
+                Some(folder) => TemplateFolder::new(folder).reach(&inputs)?,
+                None => TemplateFolder::reach_without_folder(&inputs)?,
+            };
+            Ok((reach.connection.client()?, Some(reach.ssh_port)))
+        })
+        .await
+    }
+}
+
+/// Reads files where neither the GIL nor the event loop waits for it.
+async fn off_thread<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(read) => read,
+        Err(end) => Err(worker_died(end)),
     }
 }

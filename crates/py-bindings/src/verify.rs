@@ -160,6 +160,7 @@ impl VerifyReport {
 struct Call {
     spec: VerifySpec,
     place: Place,
+    ssh_port: Option<u16>,
     report: Option<PathBuf>,
     lease: Duration,
 }
@@ -171,7 +172,7 @@ struct Options {
     storage: Option<String>,
     pool: Option<String>,
     ip_configs: Option<(String, String)>,
-    ssh_port: u16,
+    ssh_port: Option<u16>,
     timeout: Seconds,
     lease: Seconds,
 }
@@ -198,13 +199,13 @@ impl Call {
             spec.pool = Some(pool.parse().map_err(wrong("pool"))?);
         }
         spec.ip_configs = options.ip_configs.map(|(first, second)| [first, second]);
-        spec.ssh_port = options.ssh_port;
         let limit = options.timeout.duration("timeout")?;
         spec.timeouts.boot = limit;
         spec.timeouts.k3s = limit;
         Ok(Self {
             spec,
             place,
+            ssh_port: options.ssh_port,
             report,
             lease: options.lease.duration("lease")?,
         })
@@ -212,13 +213,15 @@ impl Call {
 
     fn start(self, on_event: Option<Py<PyAny>>) -> PyResult<Running<Report, BuildEvent>> {
         let Self {
-            spec,
+            mut spec,
             place,
+            ssh_port,
             report,
             lease,
         } = self;
         Running::undoing(on_event, verified, move |events, token| async move {
-            let pve = place.connected().await?;
+            let (pve, told) = place.reached().await?;
+            spec.ssh_port = ssh_port.or(told).unwrap_or(spec.ssh_port);
             let mut verify = image_build::verify(&pve, spec)
                 .events(events)
                 .cancel(token)
@@ -251,15 +254,15 @@ impl Call {
 ///     storage: Where the disks of full clones go.
 ///     pool: Pool that the clones join.
 ///     ip_configs: `ipconfig0` of the two clones, for networks without DHCP.
-///     ssh_port: Port of the clones' SSH server.
+///     ssh_port: Port of the clones' SSH server; what the variable of that name says if not given, which is 22 by default.
 ///     timeout: How long a clone may take to its login, and k3s from there.
 ///     report: A file to write the report to, as JSON.
 ///     lease: How long the verification counts as living when this process gives no sign; until then gc() leaves it alone.
 ///     on_event: Called with each Event.
 #[pyfunction]
 #[pyo3(
-    signature = (template, *, folder=None, variables=None, var_files=Vec::new(), client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
-    text_signature = "(template, *, folder=None, variables=None, var_files=(), client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
+    signature = (template, *, folder=None, variables=None, var_files=Vec::new(), client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=None, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
+    text_signature = "(template, *, folder=None, variables=None, var_files=(), client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=None, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
 )]
 pub(crate) fn verify(
     py: Python<'_>,
@@ -273,7 +276,7 @@ pub(crate) fn verify(
     storage: Option<String>,
     pool: Option<String>,
     ip_configs: Option<(String, String)>,
-    ssh_port: u16,
+    ssh_port: Option<u16>,
     timeout: Seconds,
     report: Option<PathBuf>,
     lease: Seconds,
@@ -300,8 +303,8 @@ pub(crate) fn verify(
 /// Cancelling the awaitable removes the clones before the cancellation is passed on; cancelling it again stops waiting.
 #[pyfunction]
 #[pyo3(
-    signature = (template, *, folder=None, variables=None, var_files=Vec::new(), client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
-    text_signature = "(template, *, folder=None, variables=None, var_files=(), client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=22, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
+    signature = (template, *, folder=None, variables=None, var_files=Vec::new(), client=None, iso_storage=String::from("local"), full=false, storage=None, pool=None, ip_configs=None, ssh_port=None, timeout=Seconds::Number(600.0), report=None, lease=Seconds::Number(300.0), on_event=None, **keywords),
+    text_signature = "(template, *, folder=None, variables=None, var_files=(), client=None, iso_storage='local', full=False, storage=None, pool=None, ip_configs=None, ssh_port=None, timeout=600.0, report=None, lease=300.0, on_event=None, **keywords)"
 )]
 pub(crate) async fn verify_async(
     template: String,
@@ -314,7 +317,7 @@ pub(crate) async fn verify_async(
     storage: Option<String>,
     pool: Option<String>,
     ip_configs: Option<(String, String)>,
-    ssh_port: u16,
+    ssh_port: Option<u16>,
     timeout: Seconds,
     report: Option<PathBuf>,
     lease: Seconds,

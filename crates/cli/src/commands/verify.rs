@@ -20,22 +20,19 @@ use crate::signals::Signals;
 use crate::viewer::{Viewer, Work};
 
 pub(super) async fn run(args: VerifyArgs, console: &Console, signals: &Signals) -> Result<Exit, Box<Problem>> {
-    let spec = spec(&args)?;
+    let mut spec = spec(&args)?;
     #[cfg(feature = "emulator")]
     if let (Some(engine), Some(data)) = (args.emulator, &args.data) {
         let cluster = embedded::open(engine, args.qemu, data).await?;
         let client = folder::connect(&embedded::connection(&cluster)?).await?;
-        let mut spec = spec;
         spec.ssh_port = cluster.guest_ssh_port();
         let ended = verify(&args, spec, client, console, signals).await;
         cluster.shutdown().await;
         return ended;
     }
-    let client = or_ended(
-        folder::connected(args.dir.as_deref(), &args.variables, console),
-        signals,
-    )
-    .await?;
+    let reached = folder::reached(args.dir.as_deref(), &args.variables, console);
+    let (client, ssh_port) = or_ended(reached, signals).await?;
+    spec.ssh_port = args.ssh_port.unwrap_or(ssh_port);
     verify(&args, spec, client, console, signals).await
 }
 
@@ -56,7 +53,6 @@ fn spec(args: &VerifyArgs) -> Result<VerifySpec, Box<Problem>> {
         spec.pool = Some(pool.map_err(|error: proxmox_client::Error| wrong("--pool", &error))?);
     }
     spec.ip_configs = ip_configs(&args.ipconfig)?;
-    spec.ssh_port = args.ssh_port;
     let limit = Duration::from_secs(args.timeout);
     spec.timeouts.boot = limit;
     spec.timeouts.k3s = limit;

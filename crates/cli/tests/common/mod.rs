@@ -9,6 +9,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use proxmox_client::{Auth, Client, Tls};
 use pve_emulator::{Emulator, EmulatorBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -147,6 +148,16 @@ impl Cluster {
         let mut volids = self.emulator.volids("pve");
         volids.sort();
         (self.emulator.vmids(), volids)
+    }
+
+    /// A client with its own token.
+    pub(crate) fn client(&self) -> Client {
+        let emulator = &self.emulator;
+        Client::builder(emulator.url())
+            .auth(Auth::token(emulator.token_id(), emulator.token_secret()))
+            .tls(Tls::Pinned(emulator.fingerprint().parse().unwrap()))
+            .build()
+            .unwrap()
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {

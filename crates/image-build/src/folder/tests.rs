@@ -403,6 +403,18 @@ fn a_connection_alone() {
     let broken = Folder::new().edit(VALUES, "v1.29.0+k3s1", "v1.29.0");
     assert!(TemplateFolder::new(broken.0.path()).connection(&token()).is_ok());
     assert!(TemplateFolder::connection_without_folder(&Inputs::new()).is_err());
+
+    let port = |inputs: Inputs| {
+        TemplateFolder::new(broken.0.path())
+            .reach(&inputs)
+            .map(|reach| reach.ssh_port)
+    };
+    assert_eq!(port(token()).unwrap(), 22);
+    assert_eq!(port(token().var("ssh_port", "2222")).unwrap(), 2222);
+    let error = port(token().var("ssh_port", "70000")).unwrap_err().to_string();
+    assert!(error.contains("ssh_port"), "{error}");
+    let reach = TemplateFolder::reach_without_folder(&inputs.var("ssh_port", "2222")).unwrap();
+    assert_eq!((reach.connection.credentials.id(), reach.ssh_port), ("a@pve!bb", 2222));
 }
 
 #[test]

@@ -114,11 +114,11 @@ impl VerifyReport {
             parts.push(format!("not as it must be: {}", failed.join(", ")));
         }
         if parts.is_empty() {
-            let count = |outcome| self.checks.iter().filter(|check| check.outcome == outcome).count();
-            let skipped = count(Outcome::NotChecked);
-            parts.push(format!("{} checks passed", count(Outcome::Ok)));
-            if skipped > 0 {
-                parts.push(format!("{skipped} not checked"));
+            let passed = self.checks.iter().filter(|check| check.outcome == Outcome::Ok).count();
+            parts.push(format!("{passed} checks passed"));
+            let skipped = self.named(Outcome::NotChecked);
+            if !skipped.is_empty() {
+                parts.push(format!("not checked: {}", skipped.join(", ")));
             }
         }
         parts.join("; ")

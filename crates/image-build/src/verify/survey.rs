@@ -9,6 +9,7 @@ use super::spec::{VerifySpec, address_of};
 use crate::Error;
 use crate::plan::checks;
 use crate::plan::{Held, PlanReport};
+use crate::replace::RETIRED_TAG;
 
 /// Places for the volume that tells the second clone what to do, in the order in which a free one is looked for: first on the disks'
 /// own bus, as that one's driver is there for sure; on IDE only where firmware leaves it on.
@@ -151,7 +152,7 @@ async fn find(
         [one] => one,
         [] => {
             let known: Vec<&str> = guests()
-                .filter(|guest| guest.template)
+                .filter(|guest| guest.template && !guest.tags().iter().any(|tag| tag == RETIRED_TAG))
                 .filter_map(|guest| guest.name.as_deref())
                 .collect();
             // What the login may not see is not in the list: then that is all there is to say.
