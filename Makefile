@@ -152,7 +152,7 @@ strangers: ## Programs that others wrote drive the emulator: proxmoxer, Ansible,
 .PHONY: faults
 faults: ## Every fault at every call of a build, then 1,000 random runs (CASE='...' is one alone, CASE=random are those alone, CASE=ssh, ticket, agent, replace, exchange all of a kind; SEED=... repeats them)
 	@K3SIMAGE_FAULTS="$${CASE:-all}" $${SEED:+env K3SIMAGE_FAULTS_SEED="$$SEED"} \
-	    $(CARGO) test --quiet --package k3simage-cli --test faults -- --nocapture whatever_breaks
+	    $(CARGO) test --quiet --release --package k3simage-cli --test faults -- --nocapture whatever_breaks
 
 .PHONY: bench
 bench: ## Prints the figures of docs/benchmarks.md, measured now

@@ -195,16 +195,7 @@ fn a_failure_in_the_middle_of_a_collection_hides_nothing_of_what_is_gone() {
 fn a_vm_with_a_tag_and_no_journal_is_unclear_and_stays() {
     let cluster = cluster();
     cluster.block_on(async {
-        let pve = proxmox_client::Client::builder(cluster.emulator.url())
-            .auth(proxmox_client::Auth::token(
-                cluster.emulator.token_id(),
-                cluster.emulator.token_secret().to_owned(),
-            ))
-            .tls(proxmox_client::Tls::Pinned(
-                cluster.emulator.fingerprint().parse().unwrap(),
-            ))
-            .build()
-            .unwrap();
+        let pve = cluster.client();
         let node = pve.node(&proxmox_client::NodeName::new("pve").unwrap());
         let vm = proxmox_client::CreateVm::new().tags(["k3simage-build-0123abcd"]);
         let upid = node.qemu("600".parse().unwrap()).create(&vm).await.unwrap();
@@ -216,7 +207,7 @@ fn a_vm_with_a_tag_and_no_journal_is_unclear_and_stays() {
     let wanted = &[
         "0123abcd  unclear  build",
         "look at it yourself",
-        "nothing is left of dead builds",
+        "nothing of this is dead",
     ];
     cluster.run(&["gc", "--yes"], &[]).expect(0, wanted);
     let found = cluster.run(&["gc", "--json"], &[]).expect(0, &[]).objects();
@@ -236,18 +227,7 @@ fn what_a_dead_verification_left_is_collected() {
     let report = folder.temp.path().join("verify.json");
     let report = report.to_str().unwrap();
     let verify = || {
-        let port = cluster.emulator.guest_ssh_port().to_string();
-        let mut command = k3simage(&[
-            "verify",
-            IMAGE,
-            "--json",
-            "--report",
-            report,
-            "--ssh-port",
-            &port,
-            "--lease",
-            LEASE,
-        ]);
+        let mut command = k3simage(&["verify", IMAGE, "--json", "--report", report, "--lease", LEASE]);
         cluster.lead(&mut command);
         command
     };
@@ -287,7 +267,7 @@ fn what_a_dead_verification_left_is_collected() {
     let (mut child, lines) = until(&mut verify(), at("first"));
     cluster
         .run(&["gc", "--yes", "--volume-age", "0"], &[])
-        .expect(0, &["alive", "nothing is left of dead builds"]);
+        .expect(0, &["alive", "nothing of this is dead"]);
     gate.open();
     std::io::copy(&mut { lines }, &mut std::io::sink()).unwrap();
     assert!(child.wait().unwrap().success());
@@ -307,7 +287,7 @@ fn a_living_build_is_left_alone() {
     let build = config["tags"].split("k3simage-build-").nth(1).unwrap()[..8].to_owned();
     cluster
         .run(&["gc", "--yes", "--volume-age", "0"], &[])
-        .expect(0, &["alive", "nothing is left of dead builds"]);
+        .expect(0, &["alive", "nothing of this is dead"]);
     resumed(&cluster, &folder, &build, &[]).expect(2, &["cannot be resumed", "counts as living until"]);
     assert!(cluster.emulator.vmids().contains(&9000));
     signal(&child, "KILL");
@@ -328,6 +308,9 @@ fn inputs_that_changed_are_named() {
     let ended = resumed(&cluster, &folder, &build, &["-var", "vm_cores=4"]);
     let ended = ended.expect(2, &["cannot be resumed", "hardware", "os-update.sh"]);
     assert!(!ended.all().contains("k3s-install.sh"), "{}", ended.all());
+    assert!(ended.all().contains("vm_cores"), "{}", ended.all());
+    let ended = resumed(&cluster, &folder, &build, &["-var", "vm_id=9001"]);
+    ended.expect(2, &["cannot be resumed", "vm_id (its vm has 9000)"]);
     assert!(
         cluster.emulator.vmids().contains(&9000),
         "nothing is removed by a refusal"
@@ -364,16 +347,7 @@ fn a_clone_of_a_builds_vm_is_no_build() {
     let cluster = cluster();
     let build = killed(&cluster, &folder, "shut_down");
     let clone = cluster.block_on(async {
-        let pve = proxmox_client::Client::builder(cluster.emulator.url())
-            .auth(proxmox_client::Auth::token(
-                cluster.emulator.token_id(),
-                cluster.emulator.token_secret().to_owned(),
-            ))
-            .tls(proxmox_client::Tls::Pinned(
-                cluster.emulator.fingerprint().parse().unwrap(),
-            ))
-            .build()
-            .unwrap();
+        let pve = cluster.client();
         let node = pve.node(&proxmox_client::NodeName::new("pve").unwrap());
         let vm = node.qemu("9000".parse().unwrap());
         let limit = || proxmox_client::Wait::at_most(Duration::from_secs(60));

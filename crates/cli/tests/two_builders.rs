@@ -76,6 +76,41 @@ fn of_two_that_build_the_same_name_one_wins() {
 }
 
 #[test]
+fn who_finds_the_name_taken_when_its_vm_is_made_installs_nothing() {
+    let folder = Folder::new();
+    let cluster = cluster();
+    let (_, before) = cluster.inventory();
+    let hold = |path| {
+        let gate = Gate::default();
+        cluster
+            .emulator
+            .fail_next("POST", path, FaultAction::Hold(gate.clone()));
+        gate
+    };
+    let started = || {
+        let builder = build(&cluster, &folder, &["-var", "vm_id=0"]);
+        std::thread::spawn(move || Ended::of(&{ builder }.output().unwrap()))
+    };
+    // It has looked at the cluster when the other one makes its VM.
+    let create = hold("/nodes/pve/qemu");
+    let late = started();
+    cluster.block_on(create.reached());
+    let start = hold("/nodes/pve/qemu/*/status/start");
+    let early = started();
+    cluster.block_on(start.reached());
+    create.open();
+    let lost = late.join().unwrap().all();
+    start.open();
+    early.join().unwrap().expect(0, &[]);
+    assert!(
+        lost.contains(&format!("the name {IMAGE} is taken by guest 100")),
+        "{lost}"
+    );
+    assert!(!lost.contains("install "), "{lost}");
+    assert_eq!(is_alone(&cluster, &before), 100);
+}
+
+#[test]
 fn of_two_that_ask_for_the_same_vmid_one_wins() {
     let folder = Folder::new();
     let cluster = cluster();

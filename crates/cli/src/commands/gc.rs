@@ -29,14 +29,20 @@ pub(super) async fn run(args: &GcArgs, console: &Console, signals: &Signals) -> 
     }
     let dead: Vec<&Found> = all.iter().filter(|found| found.state == State::Dead).collect();
     if dead.is_empty() {
-        console.note(format_args!(
-            "nothing is left of dead builds and verifications on {}",
-            client.endpoint()
-        ));
+        if all.is_empty() {
+            console.note(format_args!(
+                "nothing is left of builds and verifications on {}",
+                client.endpoint()
+            ));
+        } else {
+            console.note("nothing of this is dead: there is nothing to remove");
+        }
         return Ok(Exit::Ok);
     }
     if !args.yes {
-        console.note("`k3simage gc --yes` removes what is dead; `k3simage resume BUILD DIR` goes on with it");
+        console.note(
+            "`k3simage gc --yes` removes what stands below each dead one; `k3simage resume BUILD DIR` goes on with it",
+        );
         return Ok(Exit::Ok);
     }
     remove(&client, &dead, console, signals).await

@@ -129,11 +129,14 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             node = vm.node()
         )));
     }
-    let changed = if is_complete(&found.step) {
+    let mut changed = if is_complete(&found.step) {
         changed_of_image(&context.spec, &found, &config)
     } else {
         Inputs::of(&context.spec).changed(&found.inputs)
     };
+    if let Some(number) = other_number(&context.spec, &found) {
+        changed.push(number);
+    }
     if !changed.is_empty() {
         return Err(refuse(format!(
             "what it was asked for has changed since it began: {}; give the same variables and files as then (also each `-var`), or remove the build (`k3simage gc --yes`) and build anew",
@@ -242,6 +245,18 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     });
     context.keep(keeper);
     Ok(point)
+}
+
+/// A vmid that the spec names and that the build does not lead to. One that it does not name may have been chosen by the build.
+fn other_number(spec: &ImageSpec, found: &Journal) -> Option<String> {
+    let swapped = found.replacing.as_ref().filter(|replacing| replacing.renumber);
+    let (number, what) = match swapped {
+        Some(replacing) => (replacing.vmid, "the template gets"),
+        None => (found.vmid, "its vm has"),
+    };
+    spec.vmid
+        .is_some_and(|wanted| wanted != number)
+        .then(|| format!("vm_id ({what} {number})"))
 }
 
 /// What is different from the finished image: its journal does not hold what it was made of, so its name and its k3s have to tell whether

@@ -270,7 +270,10 @@ async fn run_steps(
     };
     let mut steps = make_steps(swap(&context));
     emitter.emit(EventKind::BuildStarted {
-        image: spec.name.to_string(),
+        image: context
+            .resolved
+            .as_ref()
+            .map_or_else(|| spec.name.to_string(), |resolved| resolved.name.clone()),
         node: spec.node.to_string(),
         pve_version,
         steps: steps.iter().map(|step| step.name().to_string()).collect(),

@@ -5,12 +5,37 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::spec::ImageSpec;
+use crate::spec::{ImageSpec, ProvisionerSpec};
 
 /// Hexadecimal digits of a part's hash: enough to see a change, which no one is to forge.
 const DIGITS: usize = 12;
 /// With more provisioners than this they share one hash: a description holds 8,192 characters in all.
 const PROVISIONERS_MAX: usize = 60;
+
+/// The part that holds what scripts are told by their environment.
+const SCRIPTS_ARE_TOLD: &str = "what scripts are told";
+/// Parts and the variables that they are made of.
+const MADE_OF: [(&str, &str); 10] = [
+    ("name", "image_version, k3s_version"),
+    ("node", "proxmox_node"),
+    (
+        "hardware",
+        "vm_cores, vm_sockets, vm_memory, vm_cpu_type, vm_bios, vm_machine, vm_scsi_controller",
+    ),
+    ("disks", "vm_storage_pool, vm_disk_size, vm_disk_format"),
+    ("network devices", "vm_bridge, vm_vlan_tag"),
+    ("cloud-init drive", "vm_cloud_init_storage_pool, vm_storage_pool"),
+    (
+        "boot command",
+        "boot_command, boot_wait, kickstart_delivery, http_bind_address, http_address, http_port_min, http_port_max",
+    ),
+    ("communicator", "communicator, ssh_username, ssh_host, ssh_password"),
+    ("k3s", "k3s_version, k3s_role, k3s_mirror_url"),
+    (
+        SCRIPTS_ARE_TOLD,
+        "k3s_version, k3s_role, k3s_mirror_url, k3s_airgap_images, os_update, hardening_oscap, hardening_profile",
+    ),
+];
 
 /// A hash for each part of what is built. Secrets have no part in it: whoever may read the VM's description could try
 /// guesses on their hashes.
@@ -68,14 +93,13 @@ impl Inputs {
         );
         add("seal script", hash(seal));
         add("k3s", hash(k3s));
+        let (scripts, told) = apart(provisioners);
+        add(SCRIPTS_ARE_TOLD, hash(&told));
         if provisioners.len() > PROVISIONERS_MAX {
-            add("provisioners", hash(provisioners));
+            add("provisioners", hash(&scripts));
         } else {
-            for (number, provisioner) in (1..).zip(provisioners) {
-                add(
-                    &format!("provisioner {number} ({})", provisioner.name()),
-                    hash(provisioner),
-                );
+            for (number, script) in (1..).zip(&scripts) {
+                add(&format!("provisioner {number} ({})", script.0.name()), hash(script));
             }
         }
         Self(parts)
@@ -87,9 +111,40 @@ impl Inputs {
         names
             .into_iter()
             .filter(|name| self.0.get(*name) != other.0.get(*name))
-            .cloned()
+            .map(|name| match variables_of(name) {
+                Some(variables) => format!("{name} ({variables})"),
+                None => name.clone(),
+            })
             .collect()
     }
+}
+
+/// The provisioners without what they are told, each with the place of that among all that is told, and hashes of that, each once.
+/// Scripts are mostly told the same: a version that changes would else be found in each of them.
+fn apart(provisioners: &[ProvisionerSpec]) -> (Vec<(ProvisionerSpec, usize)>, Vec<String>) {
+    let mut told = Vec::new();
+    let mut bare = |provisioner: &ProvisionerSpec| {
+        let mut bare = provisioner.clone();
+        let environment = match &mut bare {
+            ProvisionerSpec::Shell(shell) => hash(&std::mem::take(&mut shell.env)),
+            ProvisionerSpec::File(_) => return (bare, 0),
+        };
+        let place = told.iter().position(|known| *known == environment).unwrap_or_else(|| {
+            told.push(environment);
+            told.len() - 1
+        });
+        (bare, place)
+    };
+    let provisioners = provisioners.iter().map(&mut bare).collect();
+    (provisioners, told)
+}
+
+/// The variables of a template folder that decide a part; those that stand for a file or for themselves need none.
+fn variables_of(part: &str) -> Option<&'static str> {
+    MADE_OF
+        .iter()
+        .find(|(name, _)| *name == part)
+        .map(|(_, variables)| *variables)
 }
 
 /// Plain data with text keys is always JSON; if it were not, it would equal nothing.
@@ -129,13 +184,44 @@ mod tests {
         other.provisioners.pop();
         assert_eq!(
             before.changed(&Inputs::of(&other)),
-            ["network devices", "node", "provisioner 2 (b.sh)"]
+            [
+                "network devices (vm_bridge, vm_vlan_tag)",
+                "node (proxmox_node)",
+                "provisioner 2 (b.sh)"
+            ]
         );
         // Limits and the choice after a failure may change: they decide nothing about the image.
         let mut same = spec("true");
         same.timeouts.install *= 2;
         same.on_error = crate::spec::OnError::Keep;
         assert!(before.changed(&Inputs::of(&same)).is_empty());
+    }
+
+    #[test]
+    fn what_scripts_are_told_is_told_apart_from_them() {
+        let told = |version: &str| {
+            let shell = |name: &str| ProvisionerSpec::Shell(ShellSpec::new(name, "true").env("K3S_VERSION", version));
+            let mut spec = spec("true");
+            spec.provisioners = vec![shell("a.sh"), shell("b.sh")];
+            Inputs::of(&spec)
+        };
+        let changed = told("v1").changed(&told("v2"));
+        assert!(
+            changed.len() == 1 && changed[0].starts_with(SCRIPTS_ARE_TOLD) && changed[0].contains("k3s_version"),
+            "{changed:?}"
+        );
+    }
+
+    #[test]
+    fn parts_are_made_of_variables_that_there_are() {
+        let parts = Inputs::of(&spec("true"));
+        for (part, variables) in MADE_OF {
+            assert!(part == SCRIPTS_ARE_TOLD || parts.0.contains_key(part), "{part}");
+            for variable in variables.split(", ") {
+                let known = crate::variables::VARIABLES.iter().any(|known| known.name == variable);
+                assert!(known, "{part}: {variable}");
+            }
+        }
     }
 
     #[test]

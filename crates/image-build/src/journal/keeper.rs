@@ -236,7 +236,7 @@ impl Keeper {
             return Ok(());
         }
         let mut next = kept.journal.clone();
-        next.lease = super::now(&self.client);
+        next.lease = lease_until(&self.client, Duration::ZERO);
         self.set(cancel, &next.holder, |config, _| {
             let description = config.description().unwrap_or_default();
             Some(VmConfigUpdate::new().description(write(description, &next)))

@@ -6,7 +6,7 @@ use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStat
 
 use super::privileges::{CONSOLE, Grant, Held};
 use super::report::{CONSOLE_CHECK, PlanReport};
-use crate::build::IMAGE_TAG;
+use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
 use crate::diagnostic::nearest;
 use crate::spec::{ImageSpec, IsoSource};
 use crate::text::human_bytes;
@@ -371,6 +371,14 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
     match guests.iter().find(|guest| guest.name.as_deref() == Some(name)) {
         Some(guest) => {
             let what = if guest.template { "template" } else { "vm" };
+            if let Some(build) = build_of(guest) {
+                report.error(
+                    "name",
+                    format!("the name {name} is taken by {what} {}, which is being made by build {build}", describe(guest)),
+                    format!("wait for it; `k3simage gc` tells whether it lives, `k3simage resume {build} DIR` goes on with a dead one"),
+                );
+                return;
+            }
             let next = spec.name.image_name().map(|image| {
                 image
                     .next_free(guests.iter().filter_map(|guest| guest.name.as_deref()))
@@ -396,6 +404,12 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
     }
 }
 
+/// The build whose VM this is, by its tag.
+fn build_of(guest: &Resource) -> Option<String> {
+    let mut tags = guest.tags().into_iter();
+    tags.find_map(|tag| Some(tag.strip_prefix(BUILD_TAG_PREFIX)?.to_owned()))
+}
+
 pub(super) fn vmid_taken(report: &mut PlanReport, spec: &ImageSpec, guests: &[&Resource]) {
     let Some(vmid) = spec.vmid else {
         report.error(
@@ -412,7 +426,7 @@ pub(super) fn vmid_taken(report: &mut PlanReport, spec: &ImageSpec, guests: &[&R
     report.error(
         "vmid",
         format!("vmid {vmid} is taken by {by}, which this build did not make"),
-        "set vm_id to a free one, or leave it out to take the next free one",
+        "set vm_id to a free one, or leave it out to take the next free one; what a dead build left `k3simage gc` lists",
     );
 }
 

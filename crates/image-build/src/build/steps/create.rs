@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use proxmox_client::{Agent, Boot, Cpu, CreateVm, Drive, ErrorKind, Net};
 
+use super::finalise::still_alone;
 use crate::Error;
 use crate::build::context::{Context, Resource};
 use crate::build::description;
@@ -77,6 +78,8 @@ impl Step<Context> for Create {
                 Err(error) => return Err(Error::api(attempt)(error)),
             }
             context.keep(Keeper::new(&context.client, context.vm()?, context.lease, journal));
+            // Of two builders that began together one hears it now, not after the installation.
+            still_alone(context).await?;
             return Ok(format!("vm {vmid}, {}", shape(context)));
         }
     }
