@@ -3,12 +3,14 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-MAKEFLAGS += --no-print-directory
+# `make -j2 test` is for recipes; cargo and pytest decide for themselves how much they do at once.
+unexport MAKEFLAGS MFLAGS
+MAKE := $(MAKE) --silent --no-print-directory
 
 CARGO ?= cargo
 PYTHON ?= python3
 # Activated by path alone: every tool of the Python side comes from here, at the version that its requirements name.
-VENV := .venv
+VENV ?= .venv
 IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 REQUIREMENTS := tests/requirements.txt tests/strangers/requirements.txt $(wildcard crates/py-bindings/requirements.txt)
 EXAMPLE := examples/alma9-k3s-optimized
@@ -27,8 +29,10 @@ demo: ## Builds the example folder into a template, on an emulated Proxmox VE wi
 	@$(CARGO) run --package k3simage-cli -- build $(EXAMPLE) --emulator --manifest target/demo/manifest.json
 
 .PHONY: test
-test: fmt-check guard lint rust-test doc scripts kickstart stand-in-test seal-check validate examples python strangers ## Runs every check and every test
-	@echo 'make test: all passed'
+test: fmt-check guard lint rust-test doc scripts kickstart stand-in-test seal-check python ## Runs every check and every test
+	@# These build the program in another way, which would take it from under the Rust tests where recipes run at once.
+	$(MAKE) validate examples strangers
+	echo 'make test: all passed'
 
 .PHONY: fmt
 fmt: ## Formats the Rust and Python code
@@ -225,6 +229,13 @@ sync-example: ## Copies scripts/ into the example folder
 clean: ## Removes what was built, and the Python environment
 	@$(CARGO) clean
 	rm -rf $(VENV) tests/strangers/npm/node_modules
+
+# Recipes that run at once share one environment: it is made before the first of them. Where it cannot be made, each says what it leaves out.
+.PHONY: venv
+venv:
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(MAKE) $(VENV)/.ready; fi
+
+scripts kickstart stand-in-test seal-check python strangers: | venv
 
 # Made anew when a requirement changes; the marker is written last, so half an environment is never used.
 $(VENV)/.ready: $(REQUIREMENTS)

@@ -206,13 +206,21 @@ fn a_killed_exchange_is_finished_by_resume() {
     each(&all, |(kill, how)| {
         let cluster = with_old(&folder);
         let build = killed(&cluster, &folder, kill, how);
-        let resume = || {
+        let resume = |more: &[&str]| {
             let mut command = k3simage(&["resume", &build, folder.path()]);
             cluster.lead(&mut command);
-            Ended::of(&command.output().unwrap())
+            Ended::of(&command.args(more).output().unwrap())
         };
-        let ended = after_the_lease(&cluster, resume);
+        // What keeps the old one where it is would no longer be this build.
+        let other = after_the_lease(&cluster, || resume(&["-var", "vm_id=0"])).expect(2, &[]);
+        let ended = resume(&[]);
         let told = format!("{kill:?} {how}:\n{}\n{:#?}", ended.all(), vms(&cluster));
+        let refused = format!("vm_id (the template gets {OLD})");
+        assert!(
+            other.all().contains(&refused) || ended.code == Some(2),
+            "{told}\n{}",
+            other.all()
+        );
         if ended.code == Some(2) {
             // It had ended but for the answer.
             assert!(ended.all().contains("it has ended"), "{told}");

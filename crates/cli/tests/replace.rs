@@ -5,9 +5,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::kill::{Kill, after_the_lease, each, wait};
 use common::{Cluster, Ended, Folder, IMAGE, k3simage};
+use proxmox_client::{DeleteVm, Method, NodeName, Wait};
 use pve_emulator::{Emulator, Timing};
 
 /// The folder of `init` names a vmid; here each template gets the next free one.
@@ -166,4 +168,42 @@ fn a_killed_swap_is_taken_back_or_ended_by_gc() {
             .run(&["gc"], &["--yes", "--volume-age", "0"])
             .expect(0, &["nothing is left"]);
     });
+}
+
+#[test]
+fn a_name_that_waits_for_a_deleted_build_is_told() {
+    let folder = Folder::new();
+    let cluster = with_old(&folder);
+    let image = config(&cluster, OLD);
+    let build = killed(
+        &cluster,
+        &folder,
+        Kill::At("publish", "PUT", "/nodes/pve/qemu/101/config"),
+        "--replace",
+    );
+    // Somebody deletes the new one, and its journal with it.
+    cluster.block_on(async {
+        let pve = cluster.client();
+        let vm = pve
+            .node(&NodeName::new("pve").unwrap())
+            .qemu(NEW.to_string().parse().unwrap());
+        let upid = vm.delete(&DeleteVm::new()).await.unwrap();
+        let _ = pve
+            .wait_task(&upid, Wait::at_most(Duration::from_secs(60)))
+            .await
+            .unwrap();
+    });
+    let tags = &image["tags"];
+    let advice = format!("`qm set 100 --name {IMAGE} --tags '");
+    let gc = || after_the_lease(&cluster, || cluster.run(&["gc"], &["--yes", "--volume-age", "0"]));
+    gc().expect(0, &[&build, "unclear", &advice, "k3simage'", "nothing of this is dead"]);
+    assert!(named(&cluster).is_empty(), "nobody was told to take it back by itself");
+    // What it says is done.
+    cluster.block_on(async {
+        let told = [("name", IMAGE.to_owned()), ("tags", tags.clone())];
+        let config = "/nodes/pve/qemu/100/config";
+        cluster.client().request(Method::PUT, config, &told).await.unwrap();
+    });
+    is_image(&cluster, OLD);
+    gc().expect(0, &["nothing is left"]);
 }

@@ -5,6 +5,7 @@
 //!
 //! An installer ISO that a build uploaded stays: it has its own file's name, and other builds may install from it.
 
+mod lone;
 mod removal;
 mod volumes;
 
@@ -20,11 +21,12 @@ use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Qemu, Resource};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::lone::{lone_copy, lone_retired};
 use self::volumes::{of_lone_volume, volumes};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, RETIRE, is_complete, is_id};
 use crate::journal::{self, Journal};
-use crate::replace::{Old, Remains, copied_build, moved_name, work_on};
+use crate::replace::{Old, Remains, moved_name, work_on};
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
 /// How old a volume without a VM has to be until it counts as left behind, by default. Its VM is made within
@@ -239,8 +241,8 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
         }
     }
     for guest in resources.iter().filter(|resource| resource.is_qemu()) {
-        if let Some((id, found)) = lone_copy(guest) {
-            all.entry((Origin::Build, id)).or_insert(found);
+        if let Some(found) = lone_copy(guest).or_else(|| lone_retired(guest, &resources)) {
+            all.entry((Origin::Build, found.id.clone())).or_insert(found);
         }
     }
     for volume in volumes(client, &resources).await? {
@@ -330,26 +332,6 @@ async fn look_at(client: &Client, guest: &Resource) -> Result<Option<(Found, Opt
         Err(error) => found.because = format!("the journal of vm {vmid} is no help: {error}"),
     }
     Ok(Some((found, verification)))
-}
-
-/// A guest with the name of an unfinished copy. Whose it is its build's journal says; without that it is looked at by people.
-fn lone_copy(guest: &Resource) -> Option<(String, Found)> {
-    let id = copied_build(guest.name.as_deref()?)?.to_owned();
-    let (vmid, node) = (guest.vmid?, guest.node.clone()?);
-    let found = Found {
-        id: id.clone(),
-        of: Origin::Build,
-        image: None,
-        step: None,
-        state: State::Unclear,
-        because: format!("vm {vmid} has the name of its copy, but its own VM is not there: look at it yourself"),
-        things: vec![Thing::Vm {
-            node,
-            vmid: vmid.get(),
-            template: guest.template,
-        }],
-    };
-    Some((id, found))
 }
 
 /// Whether a build or verification counts as living, or nothing can be said, and why; `None` when it is dead.

@@ -445,6 +445,37 @@ async fn a_removal_that_failed_can_be_done_again_at_once() {
     assert_eq!(lab.inventory(), before);
 }
 
+/// A guest that nobody listens to cannot tell that it boots, but what boots it from outside is a task.
+#[tokio::test]
+async fn a_guest_that_was_booted_after_its_seal_becomes_no_template() {
+    let lab = Lab::start().await;
+    let before = lab.inventory();
+    let mut spec = lab.spec().build().unwrap();
+    spec.hardware.serial = false;
+    let gate = Gate::default();
+    let shutdown = "/nodes/pve/qemu/9000/status/shutdown";
+    lab.pve.fail_next("POST", shutdown, FaultAction::Hold(gate.clone()));
+    let building = tokio::spawn(image_build::build(&lab.client, spec).into_future());
+    gate.reached().await;
+    let own = vm(&lab, 9000);
+    done(&lab, own.stop().await.unwrap()).await;
+    done(&lab, own.start().await.unwrap()).await;
+    gate.open();
+    let error = building.await.unwrap().unwrap_err();
+    assert!(
+        matches!(error.step(), Some("shut_down" | "finalise")),
+        "{}",
+        error.chain()
+    );
+    if error.step() == Some("finalise") {
+        has(
+            &error.chain(),
+            &["vm 9000 was started or reset by somebody after it was sealed"],
+        );
+    }
+    assert_eq!(lab.inventory(), before);
+}
+
 #[tokio::test]
 async fn a_guest_that_was_started_after_its_seal_is_installed_again() {
     for started in [false, true] {

@@ -220,8 +220,14 @@ impl Call {
             lease,
         } = self;
         Running::undoing(on_event, verified, move |events, token| async move {
-            let (pve, told) = place.reached().await?;
-            spec.ssh_port = ssh_port.or(told).unwrap_or(spec.ssh_port);
+            let pve = if let Some(port) = ssh_port {
+                spec.ssh_port = port;
+                place.connected().await?
+            } else {
+                let (pve, port) = place.reached().await?;
+                spec.ssh_port = port.unwrap_or(spec.ssh_port);
+                pve
+            };
             let mut verify = image_build::verify(&pve, spec)
                 .events(events)
                 .cancel(token)
@@ -254,7 +260,7 @@ impl Call {
 ///     storage: Where the disks of full clones go.
 ///     pool: Pool that the clones join.
 ///     ip_configs: `ipconfig0` of the two clones, for networks without DHCP.
-///     ssh_port: Port of the clones' SSH server; what the variable of that name says if not given, which is 22 by default.
+///     ssh_port: Port of the clones' SSH server; if not given, what the variable of that name says, which is 22 by default and with `client`.
 ///     timeout: How long a clone may take to its login, and k3s from there.
 ///     report: A file to write the report to, as JSON.
 ///     lease: How long the verification counts as living when this process gives no sign; until then gc() leaves it alone.

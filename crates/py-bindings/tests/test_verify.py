@@ -52,7 +52,8 @@ async def test_what_is_shared_is_named(verify: Verify, pve: k3simage.Emulator, f
     seal = folder / "scripts/seal.sh"
     seal.write_text(seal.read_text().replace(': >"${root}/etc/machine-id"', "true"))
     k3simage.build(folder, variables=pve.variables)
-    report = await verify("9000", client=pve.client(), ssh_port=pve.guest_ssh_port, timeout=60)
+    # The port of the guests' SSH is one of the variables.
+    report = await verify("9000", variables=pve.variables, timeout=60)
     assert not report.ok
     assert report.shared == ["machine id"]
     assert str(report) == "the clones share: machine id"

@@ -30,9 +30,15 @@ pub(super) async fn run(args: VerifyArgs, console: &Console, signals: &Signals) 
         cluster.shutdown().await;
         return ended;
     }
-    let reached = folder::reached(args.dir.as_deref(), &args.variables, console);
-    let (client, ssh_port) = or_ended(reached, signals).await?;
-    spec.ssh_port = args.ssh_port.unwrap_or(ssh_port);
+    let (dir, variables) = (args.dir.as_deref(), &args.variables);
+    let client = if let Some(port) = args.ssh_port {
+        spec.ssh_port = port;
+        or_ended(folder::connected(dir, variables, console), signals).await?
+    } else {
+        let (client, port) = or_ended(folder::reached(dir, variables, console), signals).await?;
+        spec.ssh_port = port;
+        client
+    };
     verify(&args, spec, client, console, signals).await
 }
 

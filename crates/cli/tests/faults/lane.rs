@@ -33,7 +33,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// How much of the machine the runs take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Clusters at a time.
+    /// Clusters at a time, and as many again for what only waits.
     pub(crate) lanes: usize,
     /// The limits of a build's steps.
     limits: [&'static str; 4],
@@ -355,6 +355,12 @@ impl Lane {
             }
             _ => kill(pid),
         }
+    }
+
+    async fn make_image_again(&self) {
+        let path = format!("/nodes/pve/qemu/{}/config", self.kind.old().unwrap());
+        let image = [("name", IMAGE.to_owned()), ("tags", "k3simage".to_owned())];
+        self.root.request(Method::PUT, &path, &image).await.unwrap();
     }
 
     fn hit_by(&self, trouble: Trouble) -> u32 {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::event::Emitter;
-use super::vm::may_pass;
+use super::vm::{boots, may_pass};
 use crate::communicator::OutputStream;
 use crate::console::clean::ConsoleLines;
 use crate::console::mask::Masker;
@@ -342,7 +342,8 @@ impl Context {
     }
 
     /// Refuses an image whose guest was reset between its seal and its shutdown: its boot has made what clones must not share. A
-    /// guest without a serial console does not tell.
+    /// guest without a serial console, or one whose stream is lost at that moment, does not tell; a reset from outside is a task, for
+    /// which [`never_booted`](Self::never_booted) looks.
     pub(super) fn still_sealed(&self) -> Result<(), Error> {
         match &lock(&self.console.said).restarted {
             None => Ok(()),
@@ -353,6 +354,22 @@ impl Context {
                 ),
             }),
         }
+    }
+
+    /// Refuses an image whose guest was started or reset by a task since its seal was begun.
+    pub(super) async fn never_booted(&self) -> Result<(), Error> {
+        let Some(before) = self.boots else { return Ok(()) };
+        let now = boots(&self.client, &self.vm()?, &self.cancel).await?;
+        if now <= before {
+            return Ok(());
+        }
+        Err(Error::Impossible {
+            what: "an image whose clones differ".to_owned(),
+            reason: format!(
+                "vm {} was started or reset by somebody after it was sealed, and has made itself an identity again; build anew",
+                self.vmid()?
+            ),
+        })
     }
 
     /// What can be seen of the guest now that a step has failed. Never fails itself.

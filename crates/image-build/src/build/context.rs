@@ -103,6 +103,8 @@ pub(super) struct Context {
     pub(super) lease: Duration,
     /// What a build that is gone on with was found to be.
     pub(super) resumed: Option<Resumed>,
+    /// How often the guest had been booted when its seal was begun, if this process began it.
+    pub(super) boots: Option<usize>,
     /// The VM stays, whatever is undone, and that was told.
     pub(super) keeps_vm: bool,
     /// The tags of a complete image that is gone on with, as they are on it.
@@ -161,7 +163,10 @@ impl Runs for Context {
         let state = self.state();
         let step = step.to_owned();
         let boots = match step.as_str() {
-            SEAL => Some(boots(&self.client, &self.vm()?, &self.cancel).await?),
+            SEAL => {
+                self.boots = Some(boots(&self.client, &self.vm()?, &self.cancel).await?);
+                self.boots
+            }
             _ => None,
         };
         keeper
@@ -261,6 +266,7 @@ impl Context {
             heartbeat: None,
             lease: LEASE,
             resumed: None,
+            boots: None,
             keeps_vm: false,
             image_tags: None,
             custom_data: BTreeMap::new(),

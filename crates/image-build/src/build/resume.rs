@@ -247,16 +247,18 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     Ok(point)
 }
 
-/// A vmid that the spec names and that the build does not lead to. One that it does not name may have been chosen by the build.
+/// A vmid that is asked for and that the build does not lead to. One that is not asked for may have been chosen by the build, but the
+/// exchange with the old template's is made for who asked for it.
 fn other_number(spec: &ImageSpec, found: &Journal) -> Option<String> {
-    let swapped = found.replacing.as_ref().filter(|replacing| replacing.renumber);
-    let (number, what) = match swapped {
-        Some(replacing) => (replacing.vmid, "the template gets"),
-        None => (found.vmid, "its vm has"),
-    };
-    spec.vmid
-        .is_some_and(|wanted| wanted != number)
-        .then(|| format!("vm_id ({what} {number})"))
+    match found.replacing.as_ref().filter(|replacing| replacing.renumber) {
+        Some(replacing) => {
+            (spec.vmid != Some(replacing.vmid)).then(|| format!("vm_id (the template gets {})", replacing.vmid))
+        }
+        None => spec
+            .vmid
+            .is_some_and(|wanted| wanted != found.vmid)
+            .then(|| format!("vm_id (its vm has {})", found.vmid)),
+    }
 }
 
 /// What is different from the finished image: its journal does not hold what it was made of, so its name and its k3s have to tell whether

@@ -1,11 +1,12 @@
 //! `Inputs`: what a build was asked for, part by part, as hashes short enough to stand in a description.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::spec::{ImageSpec, ProvisionerSpec};
+use crate::spec::{ImageSpec, ProvisionerSpec, ShellSpec};
 
 /// Hexadecimal digits of a part's hash: enough to see a change, which no one is to forge.
 const DIGITS: usize = 12;
@@ -15,7 +16,7 @@ const PROVISIONERS_MAX: usize = 60;
 /// The part that holds what scripts are told by their environment.
 const SCRIPTS_ARE_TOLD: &str = "what scripts are told";
 /// Parts and the variables that they are made of.
-const MADE_OF: [(&str, &str); 10] = [
+const MADE_OF: [(&str, &str); 11] = [
     ("name", "image_version, k3s_version"),
     ("node", "proxmox_node"),
     (
@@ -26,6 +27,10 @@ const MADE_OF: [(&str, &str); 10] = [
     ("network devices", "vm_bridge, vm_vlan_tag"),
     ("cloud-init drive", "vm_cloud_init_storage_pool, vm_storage_pool"),
     (
+        "installer ISO",
+        "alma_iso_url, alma_iso_checksum, alma_iso_storage_pool",
+    ),
+    (
         "boot command",
         "boot_command, boot_wait, kickstart_delivery, http_bind_address, http_address, http_port_min, http_port_max",
     ),
@@ -33,7 +38,7 @@ const MADE_OF: [(&str, &str); 10] = [
     ("k3s", "k3s_version, k3s_role, k3s_mirror_url"),
     (
         SCRIPTS_ARE_TOLD,
-        "k3s_version, k3s_role, k3s_mirror_url, k3s_airgap_images, os_update, hardening_oscap, hardening_profile",
+        "k3s_version, k3s_role, k3s_mirror_url, k3s_airgap_images, k3s_sha256, k3s_airgap_sha256, os_update, hardening_oscap, hardening_profile",
     ),
 ];
 
@@ -91,7 +96,9 @@ impl Inputs {
                 communicator.ssh.password.is_some(),
             )),
         );
-        add("seal script", hash(seal));
+        let mut seal = seal.clone();
+        seal.iter_mut().for_each(without_limit);
+        add("seal script", hash(&seal));
         add("k3s", hash(k3s));
         let (scripts, told) = apart(provisioners);
         add(SCRIPTS_ARE_TOLD, hash(&told));
@@ -119,6 +126,11 @@ impl Inputs {
     }
 }
 
+/// Limits may change: they decide nothing about the image.
+fn without_limit(shell: &mut ShellSpec) {
+    shell.timeout = Duration::ZERO;
+}
+
 /// The provisioners without what they are told, each with the place of that among all that is told, and hashes of that, each once.
 /// Scripts are mostly told the same: a version that changes would else be found in each of them.
 fn apart(provisioners: &[ProvisionerSpec]) -> (Vec<(ProvisionerSpec, usize)>, Vec<String>) {
@@ -126,7 +138,10 @@ fn apart(provisioners: &[ProvisionerSpec]) -> (Vec<(ProvisionerSpec, usize)>, Ve
     let mut bare = |provisioner: &ProvisionerSpec| {
         let mut bare = provisioner.clone();
         let environment = match &mut bare {
-            ProvisionerSpec::Shell(shell) => hash(&std::mem::take(&mut shell.env)),
+            ProvisionerSpec::Shell(shell) => {
+                without_limit(shell);
+                hash(&std::mem::take(&mut shell.env))
+            }
             ProvisionerSpec::File(_) => return (bare, 0),
         };
         let place = told.iter().position(|known| *known == environment).unwrap_or_else(|| {
@@ -162,7 +177,7 @@ fn hash(part: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{FileContent, FileSpec, ProvisionerSpec, ShellSpec};
+    use crate::spec::{FileContent, FileSpec};
 
     fn spec(script: &str) -> ImageSpec {
         let shell = |name: &str, text: &str| ProvisionerSpec::Shell(ShellSpec::new(name, text));
@@ -171,6 +186,13 @@ mod tests {
             .provisioners(vec![shell("a.sh", "true"), shell("b.sh", script)])
             .build()
             .unwrap()
+    }
+
+    fn shell_of(provisioner: &mut ProvisionerSpec) -> Option<&mut ShellSpec> {
+        match provisioner {
+            ProvisionerSpec::Shell(shell) => Some(shell),
+            ProvisionerSpec::File(_) => None,
+        }
     }
 
     #[test]
@@ -193,6 +215,13 @@ mod tests {
         // Limits and the choice after a failure may change: they decide nothing about the image.
         let mut same = spec("true");
         same.timeouts.install *= 2;
+        for shell in [&mut same.provisioners[0]]
+            .into_iter()
+            .filter_map(shell_of)
+            .chain(&mut same.seal)
+        {
+            shell.timeout *= 2;
+        }
         same.on_error = crate::spec::OnError::Keep;
         assert!(before.changed(&Inputs::of(&same)).is_empty());
     }

@@ -6,7 +6,7 @@ use proxmox_client::{Content, NetworkInterface, Resource, StorageId, StorageStat
 
 use super::privileges::{CONSOLE, Grant, Held};
 use super::report::{CONSOLE_CHECK, PlanReport};
-use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG};
+use crate::build::{BUILD_TAG_PREFIX, IMAGE_TAG, is_id};
 use crate::diagnostic::nearest;
 use crate::spec::{ImageSpec, IsoSource};
 use crate::text::human_bytes;
@@ -371,14 +371,6 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
     match guests.iter().find(|guest| guest.name.as_deref() == Some(name)) {
         Some(guest) => {
             let what = if guest.template { "template" } else { "vm" };
-            if let Some(build) = build_of(guest) {
-                report.error(
-                    "name",
-                    format!("the name {name} is taken by {what} {}, which is being made by build {build}", describe(guest)),
-                    format!("wait for it; `k3simage gc` tells whether it lives, `k3simage resume {build} DIR` goes on with a dead one"),
-                );
-                return;
-            }
             let next = spec.name.image_name().map(|image| {
                 image
                     .next_free(guests.iter().filter_map(|guest| guest.name.as_deref()))
@@ -388,6 +380,20 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
                 Some(next) => format!("set image_version to the next iteration, {next}"),
                 None => "set another name".to_owned(),
             };
+            if let Some(build) = build_of(guest) {
+                report.error(
+                    "name",
+                    format!(
+                        "the name {name} is taken by {what} {}, which is being made by build {build}",
+                        describe(guest)
+                    ),
+                    format!(
+                        "wait for it, or {other}; `k3simage gc` tells whether it lives and removes a dead one, \
+                         `k3simage resume {build} DIR` goes on with it"
+                    ),
+                );
+                return;
+            }
             let ours = guest.template && guest.tags().iter().any(|tag| tag == IMAGE_TAG);
             let instead = if ours {
                 "or build beside it and take its place at the end: --replace".to_owned()
@@ -406,8 +412,9 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
 
 /// The build whose VM this is, by its tag.
 fn build_of(guest: &Resource) -> Option<String> {
-    let mut tags = guest.tags().into_iter();
-    tags.find_map(|tag| Some(tag.strip_prefix(BUILD_TAG_PREFIX)?.to_owned()))
+    let tags = guest.tags();
+    let mut ids = tags.iter().filter_map(|tag| tag.strip_prefix(BUILD_TAG_PREFIX));
+    ids.find(|id| is_id(id)).map(str::to_owned)
 }
 
 pub(super) fn vmid_taken(report: &mut PlanReport, spec: &ImageSpec, guests: &[&Resource]) {

@@ -26,6 +26,7 @@ use proxmox_client::Vmid;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::build::is_id;
 use crate::spec::ImageSpec;
 use crate::verify::{VerifySpec, VerifyTimeouts};
 
@@ -183,6 +184,11 @@ pub(crate) fn retired_name(image: &str, build: &str) -> String {
     with_tail(image, &format!("-retired-{build}"))
 }
 
+/// The image's name, as far as there was room for it, and the build in the name of a template that was replaced.
+pub(crate) fn retired_by(name: &str) -> Option<(&str, &str)> {
+    name.rsplit_once("-retired-").filter(|(_, id)| is_id(id))
+}
+
 /// The name under which the new template is kept at the number that it was built at, when it has its own and others need the first.
 pub(crate) fn moved_name(image: &str, build: &str) -> String {
     with_tail(image, &format!("-moved-{build}"))
@@ -248,6 +254,7 @@ mod tests {
             let retired = retired_name(&image, "7f3a12bc");
             prop_assert!(is_dns_name(&retired), "{retired}");
             prop_assert!(retired.ends_with("-retired-7f3a12bc"));
+            prop_assert_eq!(retired_by(&retired).map(|(_, build)| build), Some("7f3a12bc"));
         }
     }
 }

@@ -116,10 +116,10 @@ impl VerifyReport {
         if parts.is_empty() {
             let passed = self.checks.iter().filter(|check| check.outcome == Outcome::Ok).count();
             parts.push(format!("{passed} checks passed"));
-            let skipped = self.named(Outcome::NotChecked);
-            if !skipped.is_empty() {
-                parts.push(format!("not checked: {}", skipped.join(", ")));
-            }
+        }
+        let skipped = self.named(Outcome::NotChecked);
+        if !skipped.is_empty() {
+            parts.push(format!("not checked: {}", skipped.join(", ")));
         }
         parts.join("; ")
     }

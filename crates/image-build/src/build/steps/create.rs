@@ -78,7 +78,7 @@ impl Step<Context> for Create {
                 Err(error) => return Err(Error::api(attempt)(error)),
             }
             context.keep(Keeper::new(&context.client, context.vm()?, context.lease, journal));
-            // Of two builders that began together one hears it now, not after the installation.
+            // Of two builders that began together one mostly hears it now, not after its installation.
             still_alone(context).await?;
             return Ok(format!("vm {vmid}, {}", shape(context)));
         }

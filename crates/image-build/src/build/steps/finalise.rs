@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use proxmox_client::{Boot, ConfigView, Drive, VmConfigUpdate};
+use proxmox_client::{Boot, ConfigView, Drive, NodeName, Resource, VmConfigUpdate, Vmid};
 
 use super::medium::needs_medium;
 use crate::Error;
@@ -27,6 +27,7 @@ impl Step<Context> for Finalise {
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
         context.still_sealed()?;
+        context.never_booted().await?;
         still_alone(context).await?;
         let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
         let mut update = VmConfigUpdate::new().boot(&order).delete(slots::INSTALLER);
@@ -67,8 +68,11 @@ async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
 }
 
 /// Refuses when someone else has taken the name since preflight; the template that is replaced has it by right, and is shown
-/// with it for some seconds more than that (`FACTS` 80). Two builds of the same name that see each other are told
+/// with it for some seconds more than that. Two builds of the same name that see each other are told
 /// apart by their vmids: the lower one goes on, so that one of them always does.
+///
+/// The cluster's list shows a VM that was just made under the name of one that had its vmid before, or without any (`FACTS` 80), so
+/// who seems to have the name, or none yet, is asked for it.
 pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
     let vmid = context.vmid()?;
     let name = &context.resolved()?.name;
@@ -77,20 +81,38 @@ pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
         context.client.cluster_resources(Some(GUESTS))
     })
     .await?;
-    let other = guests.iter().find(|guest| {
-        let in_build = guest.tags().iter().any(|tag| tag.starts_with(BUILD_TAG_PREFIX));
-        guest.name.as_ref() == Some(name)
-            && guest.vmid.is_some_and(|other| {
-                other != vmid && Some(other) != old && !(in_build && !guest.template && other > vmid)
-            })
-    });
-    match other.and_then(|guest| guest.vmid) {
-        None => Ok(()),
-        Some(other) => Err(Error::Taken {
-            what: format!("the name {name}"),
-            by: format!("guest {other}, which appeared during the build"),
-        }),
+    for guest in guests
+        .iter()
+        .filter(|guest| guest.name.as_ref().is_none_or(|other| other == name))
+    {
+        let Some(other) = guest.vmid.filter(|other| *other != vmid && Some(*other) != old) else {
+            continue;
+        };
+        if bears(context, guest, name, vmid).await? {
+            return Err(Error::Taken {
+                what: format!("the name {name}"),
+                by: format!("guest {other}, which appeared during the build"),
+            });
+        }
     }
+    Ok(())
+}
+
+/// Whether this guest has the name, by its own words where it can be asked, and is none that gives way to the build at `vmid`.
+async fn bears(context: &Context, guest: &Resource, name: &str, vmid: Vmid) -> Result<bool, Error> {
+    let (mut named, mut tags, mut template) = (guest.name.as_deref() == Some(name), guest.tags(), guest.template);
+    if let (true, Some(other), Some(node)) = (guest.is_qemu(), guest.vmid, guest.node.as_deref()) {
+        let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
+        match context.client.node(&node).qemu(other).config(ConfigView::Pending).await {
+            Ok(config) => (named, tags, template) = (config.name() == Some(name), config.tags(), config.is_template()),
+            Err(error) if error.is_not_found() => return Ok(false),
+            // The list's word counts.
+            Err(error) => tracing::debug!(%error, vmid = %other, "a guest cannot be asked for its name"),
+        }
+    }
+    let in_build = tags.iter().any(|tag| tag.starts_with(BUILD_TAG_PREFIX));
+    let gives_way = in_build && !template && guest.vmid.is_some_and(|other| other > vmid);
+    Ok(named && !gives_way)
 }
 
 /// The template's tags: the spec's, ours, and the k3s version, so that a list can be filtered in the web interface.
