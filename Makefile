@@ -3,22 +3,22 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
-# `make -j2 test` is for recipes; cargo and pytest decide for themselves how much they do at once.
-unexport MAKEFLAGS MFLAGS
-MAKE := $(MAKE) --silent --no-print-directory
+MAKEFLAGS += --no-print-directory
 
-CARGO ?= cargo
+# `make -j2 test` is for recipes; cargo decides for itself how much it does at once.
+WITHOUT_MAKE := env --unset MAKEFLAGS --unset MFLAGS
+CARGO ?= $(WITHOUT_MAKE) cargo
 PYTHON ?= python3
 # Activated by path alone: every tool of the Python side comes from here, at the version that its requirements name.
-VENV ?= .venv
-IN_VENV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+VENV := .venv
+IN_VENV := $(WITHOUT_MAKE) VIRTUAL_ENV="$(CURDIR)/$(VENV)" PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 REQUIREMENTS := tests/requirements.txt tests/strangers/requirements.txt $(wildcard crates/py-bindings/requirements.txt)
 EXAMPLE := examples/alma9-k3s-optimized
 
 # $(call lacks,WHAT IS NOT DONE,WHAT IS MISSING,HOW TO GET IT): one visible line, and an error where CI=true.
 lacks = { printf 'SKIPPED  %s: no %s here. To get it: %s\n' '$(1)' '$(2)' '$(3)' >&2; [[ "$${CI:-}" != true ]] || exit 1; }
 # $(call need_venv,WHAT IS NOT DONE): the venv is there, or is made now, or its lack is said.
-need_venv = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call lacks,$(1),Python module venv,apt-get install python3-venv); exit 0; }; $(MAKE) $(VENV)/.ready
+need_venv = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call lacks,$(1),Python module venv,apt-get install python3-venv); exit 0; }; $(MAKE) --silent $(VENV)/.ready
 
 .PHONY: help
 help: ## Lists the recipes
@@ -233,7 +233,7 @@ clean: ## Removes what was built, and the Python environment
 # Recipes that run at once share one environment: it is made before the first of them. Where it cannot be made, each says what it leaves out.
 .PHONY: venv
 venv:
-	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(MAKE) $(VENV)/.ready; fi
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(MAKE) --silent $(VENV)/.ready; fi
 
 scripts kickstart stand-in-test seal-check python strangers: | venv
 

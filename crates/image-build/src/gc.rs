@@ -21,7 +21,7 @@ use proxmox_client::{Client, ConfigView, ErrorKind, NodeName, Qemu, Resource};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use self::lone::{lone_copy, lone_retired};
+use self::lone::lone;
 use self::volumes::{of_lone_volume, volumes};
 use crate::Error;
 use crate::build::{BUILD_TAG_PREFIX, RETIRE, is_complete, is_id};
@@ -240,13 +240,9 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
             Entry::Occupied(mut entry) => entry.get_mut().merge(found),
         }
     }
-    for guest in resources.iter().filter(|resource| resource.is_qemu()) {
-        if let Some(found) = lone_copy(guest).or_else(|| lone_retired(guest, &resources)) {
-            all.entry((Origin::Build, found.id.clone())).or_insert(found);
-        }
-    }
+    let lone = lone(client, &resources, &all).await?;
     for volume in volumes(client, &resources).await? {
-        let lone = || {
+        let alone = || {
             let (state, because) = of_lone_volume(client, &resources, volume.made, volume_age);
             Found {
                 id: volume.id.clone(),
@@ -258,7 +254,7 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
                 things: Vec::new(),
             }
         };
-        let found = all.entry((volume.of, volume.id.clone())).or_insert_with(lone);
+        let found = all.entry((volume.of, volume.id.clone())).or_insert_with(alone);
         found.things.push(Thing::Volume {
             node: volume.node.to_string(),
             volid: volume.volid.to_string(),
@@ -271,7 +267,7 @@ pub async fn find(client: &Client, volume_age: Duration) -> Result<Vec<Found>, E
             found.things.extend(part.things);
         }
     }
-    Ok(all.into_values().collect())
+    Ok(all.into_values().chain(lone).collect())
 }
 
 /// A guest whose tag or name looks like ours, and what its own configuration says: the cluster's list can lag (`FACTS` 80), and a

@@ -356,7 +356,7 @@ impl Context {
         }
     }
 
-    /// Refuses an image whose guest was started or reset by a task since its seal was begun.
+    /// Refuses an image whose guest was started or reset by a task since its seal was begun: by one of this login, with `Sys.Audit` of any.
     pub(super) async fn never_booted(&self) -> Result<(), Error> {
         let Some(before) = self.boots else { return Ok(()) };
         let now = boots(&self.client, &self.vm()?, &self.cancel).await?;

@@ -103,7 +103,7 @@ pub(super) struct Context {
     pub(super) lease: Duration,
     /// What a build that is gone on with was found to be.
     pub(super) resumed: Option<Resumed>,
-    /// How often the guest had been booted when its seal was begun, if this process began it.
+    /// How often the guest had been booted when its seal was begun, where there is one.
     pub(super) boots: Option<usize>,
     /// The VM stays, whatever is undone, and that was told.
     pub(super) keeps_vm: bool,
@@ -163,7 +163,7 @@ impl Runs for Context {
         let state = self.state();
         let step = step.to_owned();
         let boots = match step.as_str() {
-            SEAL => {
+            SEAL if self.spec.seal.is_some() => {
                 self.boots = Some(boots(&self.client, &self.vm()?, &self.cancel).await?);
                 self.boots
             }

@@ -199,6 +199,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
                 ));
                 Point::Media
             } else {
+                context.boots = found.boots;
                 point
             }
         }

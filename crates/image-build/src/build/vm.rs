@@ -124,8 +124,16 @@ pub(super) async fn boots(client: &Client, vm: &Qemu, cancel: &CancellationToken
     let node = client.node(vm.node());
     let attempt = format!("listing the tasks of vm {}", vm.vmid());
     let tasks = ask(&attempt, cancel, || node.tasks(&filter)).await?;
-    let boots = |task: &&TaskEntry| ["qmstart", "qmreset", "qmreboot"].contains(&task.upid.kind());
-    Ok(tasks.iter().filter(boots).count())
+    Ok(tasks.iter().filter(|task| boots_a_guest(task)).count())
+}
+
+fn boots_a_guest(task: &TaskEntry) -> bool {
+    // A start that found the guest running, or its VM locked, has done nothing (`FACTS` 40, 41).
+    let ended = task.status.as_deref().unwrap_or_default();
+    let nothing = ["already running", "is locked", "can't lock file"]
+        .iter()
+        .any(|sign| ended.contains(sign));
+    ["qmstart", "qmreset", "qmreboot"].contains(&task.upid.kind()) && !nothing
 }
 
 impl Context {

@@ -388,7 +388,7 @@ pub(super) fn fixed_name(report: &mut PlanReport, spec: &ImageSpec, name: &str, 
                         describe(guest)
                     ),
                     format!(
-                        "wait for it, or {other}; `k3simage gc` tells whether it lives and removes a dead one, \
+                        "wait for it, or {other}; `k3simage gc` tells whether it lives, `k3simage gc --yes` removes a dead one, \
                          `k3simage resume {build} DIR` goes on with it"
                     ),
                 );

@@ -71,8 +71,8 @@ async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
 /// with it for some seconds more than that. Two builds of the same name that see each other are told
 /// apart by their vmids: the lower one goes on, so that one of them always does.
 ///
-/// The cluster's list shows a VM that was just made under the name of one that had its vmid before, or without any (`FACTS` 80), so
-/// who seems to have the name, or none yet, is asked for it.
+/// The cluster's list shows a VM that was just made under the name of one that had its vmid before (`FACTS` 80), so who seems to have
+/// the name is asked for it, and so is a build's VM that is listed without any.
 pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
     let vmid = context.vmid()?;
     let name = &context.resolved()?.name;
@@ -81,10 +81,11 @@ pub(super) async fn still_alone(context: &Context) -> Result<(), Error> {
         context.client.cluster_resources(Some(GUESTS))
     })
     .await?;
-    for guest in guests
-        .iter()
-        .filter(|guest| guest.name.as_ref().is_none_or(|other| other == name))
-    {
+    let seems_to = |guest: &&Resource| match &guest.name {
+        Some(other) => other == name,
+        None => guest.tags().iter().any(|tag| tag.starts_with(BUILD_TAG_PREFIX)),
+    };
+    for guest in guests.iter().filter(seems_to) {
         let Some(other) = guest.vmid.filter(|other| *other != vmid && Some(*other) != old) else {
             continue;
         };
@@ -103,7 +104,8 @@ async fn bears(context: &Context, guest: &Resource, name: &str, vmid: Vmid) -> R
     let (mut named, mut tags, mut template) = (guest.name.as_deref() == Some(name), guest.tags(), guest.template);
     if let (true, Some(other), Some(node)) = (guest.is_qemu(), guest.vmid, guest.node.as_deref()) {
         let node = NodeName::new(node).map_err(Error::api("reading the cluster's guests"))?;
-        match context.client.node(&node).qemu(other).config(ConfigView::Pending).await {
+        let vm = context.client.node(&node).qemu(other);
+        match context.or_cancel(vm.config(ConfigView::Pending)).await? {
             Ok(config) => (named, tags, template) = (config.name() == Some(name), config.tags(), config.is_template()),
             Err(error) if error.is_not_found() => return Ok(false),
             // The list's word counts.
