@@ -175,12 +175,8 @@ fn a_name_that_waits_for_a_deleted_build_is_told() {
     let folder = Folder::new();
     let cluster = with_old(&folder);
     let image = config(&cluster, OLD);
-    let build = killed(
-        &cluster,
-        &folder,
-        Kill::At("publish", "PUT", "/nodes/pve/qemu/101/config"),
-        "--replace",
-    );
+    let renamed = Kill::Answered("PUT", "/nodes/pve/qemu/100/config", 0);
+    let build = killed(&cluster, &folder, renamed, "--replace");
     // Somebody deletes the new one, and its journal with it.
     cluster.block_on(async {
         let pve = cluster.client();
