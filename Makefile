@@ -17,8 +17,9 @@ EXAMPLE := examples/alma9-k3s-optimized
 
 # $(call lacks,WHAT IS NOT DONE,WHAT IS MISSING,HOW TO GET IT): one visible line, and an error where CI=true.
 lacks = { printf 'SKIPPED  %s: no %s here. To get it: %s\n' '$(1)' '$(2)' '$(3)' >&2; [[ "$${CI:-}" != true ]] || exit 1; }
+make_venv = $(WITHOUT_MAKE) $(MAKE) --silent --no-print-directory $(VENV)/.ready
 # $(call need_venv,WHAT IS NOT DONE): the venv is there, or is made now, or its lack is said.
-need_venv = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call lacks,$(1),Python module venv,apt-get install python3-venv); exit 0; }; $(MAKE) --silent $(VENV)/.ready
+need_venv = $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call lacks,$(1),Python module venv,apt-get install python3-venv); exit 0; }; $(make_venv)
 
 .PHONY: help
 help: ## Lists the recipes
@@ -233,7 +234,7 @@ clean: ## Removes what was built, and the Python environment
 # Recipes that run at once share one environment: it is made before the first of them. Where it cannot be made, each says what it leaves out.
 .PHONY: venv
 venv:
-	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(MAKE) --silent $(VENV)/.ready; fi
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(make_venv); fi
 
 scripts kickstart stand-in-test seal-check python strangers: | venv
 
