@@ -270,6 +270,13 @@ impl Context {
                 }
                 // PVE waits 10 s for the lock before it says so (FACTS 45).
                 Err(error) if error.kind() == ErrorKind::Busy => pace.pause("PVE holds the lock of the vm").await?,
+                // Made twice it is the same change, and what is there now is read before.
+                Err(error) if is_lost_answer(&error) => match pace.pause(&error.to_string()).await {
+                    Err(Error::Timeout { .. }) => {
+                        return Err(Error::api(format!("{what} of vm {}", self.vmid()?))(error));
+                    }
+                    paused => paused?,
+                },
                 ended => return ended.map_err(Error::api(format!("{what} of vm {}", self.vmid()?))),
             }
         }
