@@ -26,6 +26,10 @@ pub enum Timing {
     Real,
 }
 
+/// What is waited for is given this long at least, however fast the emulated clock runs: a guest that got no processor for a second
+/// or two must not look like a dead one.
+const BUSY: Duration = Duration::from_secs(5);
+
 /// What does not change while the emulator runs.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -225,9 +229,8 @@ impl World {
     /// How long to wait for something that may never come.
     pub(crate) fn patience(&self, real: Duration) -> Duration {
         match self.settings.timing {
-            // Long enough that a busy machine does not look like a dead guest.
-            Timing::Instant => real.min(Duration::from_secs(2)),
-            Timing::Scaled(factor) if factor > 0.0 => real.div_f64(factor).max(Duration::from_millis(500)).min(real),
+            Timing::Instant => real.min(BUSY),
+            Timing::Scaled(factor) if factor > 0.0 => real.div_f64(factor).max(BUSY).min(real),
             Timing::Scaled(_) | Timing::Real => real,
         }
     }
