@@ -12,6 +12,9 @@ use crate::spec::{Delivery, ImageSpec, IsoSource};
 /// Lets keys be typed, and a guest's serial ports and screen be seen (`FACTS` 59).
 pub(crate) const CONSOLE: &str = "VM.Console";
 
+/// Lets the node fetch a file from a URL.
+const ACCESS_NETWORK: &str = "Sys.AccessNetwork";
+
 /// What the plan needs to know to ask for no privilege too many.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
@@ -131,30 +134,40 @@ fn also_enough(wanted: &str) -> &'static [&'static str] {
     }
 }
 
-/// What the login holds on the paths that were asked about, one question a path.
-///
-/// The answer without a path leaves out where nothing is held, and so makes a path that `NoAccess` closes look inherited.
+/// What the login holds on the paths that were asked about.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held(BTreeMap<String, Permissions>);
 
 impl Held {
-    /// Asks for each path by itself.
+    /// Asks for what `grants` look at; `None` when nothing is held anywhere.
+    ///
+    /// The answer without a path is exact for the paths that it names. It leaves out where nothing is held, which makes a path that
+    /// `NoAccess` closes look inherited, so what it does not name is asked for by itself.
     ///
     /// # Errors
     /// Whatever the cluster answers to the first question that fails.
-    pub(crate) async fn ask(client: &Client, paths: BTreeSet<String>) -> Result<Self, proxmox_client::Error> {
-        let mut held = BTreeMap::new();
-        for path in paths {
-            let permissions = client.permissions(Some(&path)).await?;
-            held.insert(path, permissions);
+    pub(crate) async fn ask(client: &Client, grants: &[Grant]) -> Result<Option<Self>, proxmox_client::Error> {
+        let all = client.permissions(None).await?;
+        if all.is_empty() {
+            return Ok(None);
         }
-        Ok(Self(held))
+        let mut held = BTreeMap::new();
+        let paths: BTreeSet<&str> = grants.iter().flat_map(Grant::paths).collect();
+        for path in paths {
+            let permissions = match all.at(path) {
+                Some(_) => all.clone(),
+                None => client.permissions(Some(path)).await?,
+            };
+            held.insert(path.to_owned(), permissions);
+        }
+        Ok(Some(Self(held)))
     }
 
-    /// One answer for all of `paths`.
+    /// One answer for all that `grants` look at.
     #[cfg(test)]
-    pub(crate) fn of(paths: BTreeSet<String>, permissions: &Permissions) -> Self {
-        Self(paths.into_iter().map(|path| (path, permissions.clone())).collect())
+    pub(crate) fn of(grants: &[Grant], permissions: &Permissions) -> Self {
+        let paths = grants.iter().flat_map(Grant::paths);
+        Self(paths.map(|path| (path.to_owned(), permissions.clone())).collect())
     }
 
     pub(crate) fn has(&self, path: &str, privilege: &str) -> bool {
@@ -189,22 +202,26 @@ impl Grant {
         }
     }
 
+    /// The paths that decide. Where more exact ones are known, those do: entries below replace those on the path of the grant.
+    fn exact(&self) -> &[String] {
+        match self.also_on.as_slice() {
+            [] => std::slice::from_ref(&self.path),
+            more => more,
+        }
+    }
+
     /// The paths that [`missing`](Self::missing) looks at.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = &String> {
-        std::iter::once(&self.path).chain(&self.also_on)
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        let root = self.privileges.contains(&ACCESS_NETWORK).then_some("/");
+        self.exact().iter().map(String::as_str).chain(root)
     }
 
     /// Privileges that are not in effect.
     pub(crate) fn missing(&self, held: &Held) -> Vec<&'static str> {
-        // Where a more exact path is known, it decides: entries below replace those on the path of the grant.
-        let exact = |privilege: &str| match self.also_on.as_slice() {
-            [] => held.has(&self.path, privilege),
-            more => more.iter().any(|path| held.has(path, privilege)),
-        };
         let has = |privilege: &str| {
-            exact(privilege)
+            self.exact().iter().any(|path| held.has(path, privilege))
                 // download-url takes this one, or two others on `/` (`permissions` of that call in the API schema).
-                || privilege == "Sys.AccessNetwork" && held.has("/", "Sys.Audit") && held.has("/", "Sys.Modify")
+                || privilege == ACCESS_NETWORK && held.has("/", "Sys.Audit") && held.has("/", "Sys.Modify")
         };
         self.privileges
             .iter()
@@ -302,7 +319,7 @@ pub(super) fn grants_of(spec: &ImageSpec, needs: Needs, vm_path: &str, virtual_n
         grants.push(Grant::new(
             format!("/nodes/{}", spec.node),
             "K3simageDownload",
-            vec!["Sys.AccessNetwork"],
+            vec![ACCESS_NETWORK],
         ));
     }
     merged(grants)
@@ -353,7 +370,7 @@ mod tests {
             privileges.iter().map(|p| ((*p).to_owned(), 1.into())).collect();
         let permissions: Permissions = serde_json::from_value(serde_json::json!({ path: held })).unwrap();
         let grant = Grant::new("/vms/9000".to_owned(), "X", wanted);
-        grant.missing(&Held::of(grant.paths().cloned().collect(), &permissions))
+        grant.missing(&Held::of(std::slice::from_ref(&grant), &permissions))
     }
 
     #[test]
@@ -425,7 +442,7 @@ mod tests {
                 .map(|p| ((*p).to_owned(), 1.into()))
                 .collect();
             let permissions: Permissions = serde_json::from_value(serde_json::json!({ path: privileges })).unwrap();
-            let held = Held::of(grants[0].paths().cloned().collect(), &permissions);
+            let held = Held::of(&grants[..1], &permissions);
             assert!(grants[0].missing(&held).is_empty(), "{path}");
             assert_eq!(grants[1].missing(&held), ["Pool.Audit"], "{path}");
         }

@@ -223,9 +223,8 @@ async fn privileges(
     spec: &ImageSpec,
     grants: &[Grant],
 ) -> Result<BTreeSet<String>, Error> {
-    let attempt = || Error::api("reading the login's own privileges");
-    let all = client.permissions(None).await.map_err(attempt())?;
-    if all.is_empty() {
+    let attempt = Error::api("reading the login's own privileges");
+    let Some(held) = Held::ask(client, grants).await.map_err(attempt)? else {
         checks::no_privilege(report, client.identity());
         // Nothing is listed for this login: that no storage and no bridge is there would only say so again.
         let mut hidden: BTreeSet<String> = spec.disk_storages().into_iter().collect();
@@ -233,10 +232,7 @@ async fn privileges(
         hidden.extend(spec.nics.iter().map(|nic| nic.bridge.clone()));
         hidden.extend(spec.pool.iter().map(ToString::to_string));
         return Ok(hidden);
-    }
-    let mut paths: BTreeSet<String> = grants.iter().flat_map(|grant| grant.paths().cloned()).collect();
-    paths.insert("/".to_owned());
-    let held = Held::ask(client, paths).await.map_err(attempt())?;
+    };
     let hidden = checks::privileges(report, grants, &held, client.identity());
     checks::console(report, grants, &held, client.identity());
     Ok(hidden)

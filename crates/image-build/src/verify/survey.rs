@@ -290,15 +290,11 @@ async fn held(
     client: &Client,
     grants: &[crate::plan::Grant],
 ) -> Result<BTreeSet<String>, Error> {
-    let attempt = || Error::api("reading the login's own privileges");
-    let all = client.permissions(None).await.map_err(attempt())?;
-    if all.is_empty() {
+    let attempt = Error::api("reading the login's own privileges");
+    let Some(held) = Held::ask(client, grants).await.map_err(attempt)? else {
         checks::no_privilege(report, client.identity());
         return Ok(BTreeSet::new());
-    }
-    let mut paths: BTreeSet<String> = grants.iter().flat_map(|grant| grant.paths().cloned()).collect();
-    paths.insert("/".to_owned());
-    let held = Held::ask(client, paths).await.map_err(attempt())?;
+    };
     Ok(checks::privileges(report, grants, &held, client.identity()))
 }
 

@@ -203,14 +203,9 @@ fn each_privilege_taken_away_is_named_with_its_path_and_the_line_that_grants_it(
     for major in [8, 9] {
         let all = grants_with(&preset::spec(), major, "/vms/100", &[]);
         let check = |held: &[Grant]| {
-            let paths: BTreeSet<String> = all.iter().flat_map(|grant| grant.paths().cloned()).collect();
             let mut report = PlanReport::default();
-            privileges(
-                &mut report,
-                &all,
-                &Held::of(paths, &permissions(held)),
-                "packer@pve!build",
-            );
+            let held = Held::of(&all, &permissions(held));
+            privileges(&mut report, &all, &held, "packer@pve!build");
             report
         };
         assert!(check(&all).is_ok(), "{:?}", bad(&check(&all)));
@@ -230,9 +225,8 @@ fn each_privilege_taken_away_is_named_with_its_path_and_the_line_that_grants_it(
 #[test]
 fn what_the_login_may_not_see_is_not_called_missing_as_well() {
     let all = grants_with(&preset::spec(), 9, "/vms/100", &[]);
-    let paths: BTreeSet<String> = all.iter().flat_map(|grant| grant.paths().cloned()).collect();
     let mut report = PlanReport::default();
-    let on_vms = Held::of(paths, &permissions(&all[..1]));
+    let on_vms = Held::of(&all, &permissions(&all[..1]));
     let hidden = privileges(&mut report, &all, &on_vms, "packer@pve!build");
     assert_eq!(hidden, ["local", "local-lvm", "vmbr0"].map(str::to_owned).into());
     assert_eq!(report.at(Level::Error).count(), 3);
