@@ -255,6 +255,7 @@ impl Context {
     /// changed.
     pub(super) async fn update_vm(&self, what: &str, update: &VmConfigUpdate) -> Result<(), Error> {
         let vm = self.vm()?;
+        let changing = Error::api(format!("{what} of vm {}", vm.vmid()));
         let mut pace = Pace::new("the vm's lock", LOCK_LIMIT, &self.cancel);
         loop {
             let attempt = format!("reading the configuration of vm {}", vm.vmid());
@@ -272,12 +273,10 @@ impl Context {
                 Err(error) if error.kind() == ErrorKind::Busy => pace.pause("PVE holds the lock of the vm").await?,
                 // Made twice it is the same change, and what is there now is read before.
                 Err(error) if is_lost_answer(&error) => match pace.pause(&error.to_string()).await {
-                    Err(Error::Timeout { .. }) => {
-                        return Err(Error::api(format!("{what} of vm {}", self.vmid()?))(error));
-                    }
+                    Err(Error::Timeout { .. }) => return Err(changing(error)),
                     paused => paused?,
                 },
-                ended => return ended.map_err(Error::api(format!("{what} of vm {}", self.vmid()?))),
+                ended => return ended.map_err(changing),
             }
         }
     }

@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use proxmox_client::{Client, ConfigView, ErrorKind, Qemu, VmConfig, VmConfigUpdate, Vmid};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Journal, lease_until, read, strip, write};
 use crate::Error;
-use crate::build::{BUILD_TAG_PREFIX, Pace};
+use crate::build::{BUILD_TAG_PREFIX, Pace, ask};
 use crate::replace::copy_name;
 use crate::verify::{CLONE_NAME_PREFIX, VERIFY_TAG_PREFIX};
 
@@ -44,6 +44,8 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 struct Kept {
     journal: Journal,
+    /// The configuration as it was read last, if nothing was set since: the next change is tried on it.
+    seen: Option<VmConfig>,
     /// The journal has been taken away for good: a sign of life that waited meanwhile must not bring it back.
     closed: bool,
 }
@@ -56,7 +58,11 @@ impl Keeper {
             vm,
             build: journal.build.clone(),
             lease,
-            kept: Mutex::new(Kept { journal, closed: false }),
+            kept: Mutex::new(Kept {
+                journal,
+                seen: None,
+                closed: false,
+            }),
             taken: OnceLock::new(),
         }
     }
@@ -140,6 +146,27 @@ impl Keeper {
         }
     }
 
+    /// Reads the VM's configuration. If nobody changes it meanwhile, the next entry needs no look of its own.
+    ///
+    /// # Errors
+    /// Whatever PVE answers, unless it passes.
+    pub(crate) async fn look(&self, cancel: &CancellationToken) -> Result<VmConfig, Error> {
+        let attempt = format!("reading the configuration of vm {}", self.vm.vmid());
+        let mut kept = self.kept(cancel).await?;
+        let config = ask(&attempt, cancel, || self.vm.config(ConfigView::Pending)).await?;
+        kept.seen = Some(config.clone());
+        Ok(config)
+    }
+
+    /// Who has it may wait long for PVE.
+    async fn kept(&self, cancel: &CancellationToken) -> Result<MutexGuard<'_, Kept>, Error> {
+        tokio::select! {
+            biased;
+            kept = self.kept.lock() => Ok(kept),
+            () = cancel.cancelled() => Err(Error::Cancelled),
+        }
+    }
+
     /// Writes a change down, and renews the lease.
     ///
     /// # Errors
@@ -163,12 +190,7 @@ impl Keeper {
         people: Option<&str>,
         change: impl FnOnce(&mut Journal) + Send,
     ) -> Result<(), Error> {
-        // Who has it may wait long for PVE.
-        let mut kept = tokio::select! {
-            biased;
-            kept = self.kept.lock() => kept,
-            () = cancel.cancelled() => return Err(Error::Cancelled),
-        };
+        let mut kept = self.kept(cancel).await?;
         if kept.closed {
             return Ok(());
         }
@@ -176,7 +198,7 @@ impl Keeper {
         change(&mut next);
         next.lease = lease_until(&self.client, self.lease);
         let next = &next;
-        self.set(cancel, &next.holder, |config, found| {
+        self.set(cancel, &mut kept, |config, found| {
             let text = write(people.unwrap_or(config.description().unwrap_or_default()), next);
             // The answer to an earlier attempt was lost.
             let there = update.is_empty() && found == Some(next);
@@ -199,9 +221,8 @@ impl Keeper {
         people: Option<&str>,
         tags: impl Fn(&VmConfig) -> Vec<String> + Send + Sync,
     ) -> Result<(), Error> {
-        let mut kept = self.kept.lock().await;
-        let holder = kept.journal.holder.clone();
-        self.set(cancel, &holder, |config, found| {
+        let mut kept = self.kept(cancel).await?;
+        self.set(cancel, &mut kept, |config, found| {
             let description = config.description().unwrap_or_default();
             let (text, tags) = (strip(people.unwrap_or(description)), tags(config));
             let there = found.is_none()
@@ -231,13 +252,13 @@ impl Keeper {
     /// # Errors
     /// As [`note`](Self::note).
     pub(crate) async fn release(&self, cancel: &CancellationToken) -> Result<(), Error> {
-        let kept = self.kept.lock().await;
+        let mut kept = self.kept(cancel).await?;
         if kept.closed {
             return Ok(());
         }
         let mut next = kept.journal.clone();
         next.lease = lease_until(&self.client, Duration::ZERO);
-        self.set(cancel, &next.holder, |config, _| {
+        self.set(cancel, &mut kept, |config, _| {
             let description = config.description().unwrap_or_default();
             Some(VmConfigUpdate::new().description(write(description, &next)))
         })
@@ -248,29 +269,36 @@ impl Keeper {
     async fn set(
         &self,
         cancel: &CancellationToken,
-        holder: &str,
+        kept: &mut Kept,
         change: impl Fn(&VmConfig, Option<&Journal>) -> Option<VmConfigUpdate> + Send + Sync,
     ) -> Result<(), Error> {
+        let mut seen = kept.seen.take();
         let attempt = format!("writing the journal of vm {}", self.vm.vmid());
         let mut pace = Pace::new(&attempt, WRITE_LIMIT, cancel);
         // Whether an attempt may have been carried out: only a look can tell, so no error of a look is the last word then.
         let mut unsure = false;
         loop {
-            let config = match self.vm.config(ConfigView::Pending).await {
-                Ok(config) => config,
-                Err(error) if is_passing(&error) || (unsure && !error.is_not_found()) => {
-                    pace.pause(&error.to_string()).await?;
-                    continue;
-                }
-                Err(error) => return Err(Error::api(attempt)(error)),
+            let (config, is_fresh) = match seen.take() {
+                Some(config) => (config, false),
+                None => match self.vm.config(ConfigView::Pending).await {
+                    Ok(config) => (config, true),
+                    Err(error) if is_passing(&error) || (unsure && !error.is_not_found()) => {
+                        pace.pause(&error.to_string()).await?;
+                        continue;
+                    }
+                    Err(error) => return Err(Error::api(attempt)(error)),
+                },
             };
             let found = read(config.description().unwrap_or_default());
             let update = change(&config, found.as_ref().ok().and_then(Option::as_ref));
+            if update.is_none() && !is_fresh {
+                continue;
+            }
             // What is there as it was to be needs no mark: the last change takes that away.
             if found.is_ok() && update.is_none() {
                 return Ok(());
             }
-            if !self.holds(&config, holder) {
+            if !self.holds(&config, &kept.journal.holder) {
                 return Err(self.taken_over());
             }
             let Some(update) = update else {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use proxmox_client::{Boot, ConfigView, Drive, NodeName, Resource, VmConfigUpdate, Vmid};
 
 use super::medium::needs_medium;
+use super::template::TEMPLATE;
 use crate::Error;
 use crate::build::context::Context;
 use crate::build::description::{BUILD_TAG_PREFIX, IMAGE_TAG};
@@ -28,7 +29,6 @@ impl Step<Context> for Finalise {
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
         context.still_sealed()?;
         context.never_booted().await?;
-        still_alone(context).await?;
         let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
         let mut update = VmConfigUpdate::new().boot(&order).delete(slots::INSTALLER);
         let mut summary = vec![format!("boots from {}", slots::SYSTEM_DISK)];
@@ -44,13 +44,13 @@ impl Step<Context> for Finalise {
         let keeper = Arc::clone(context.keeper()?);
         keeper
             .change(&context.cancel, &update, None, |journal| {
-                "finalise".clone_into(&mut journal.step);
+                TEMPLATE.clone_into(&mut journal.step);
             })
             .await?;
         Ok(summary.join("; "))
     }
 
-    /// It notes itself, in the call that changes the VM.
+    /// The one call that changes the VM notes what comes after it: when it is there, so is all of this step.
     fn is_noted(&self) -> bool {
         false
     }
@@ -61,9 +61,7 @@ async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
     if context.resumed.is_none() {
         return Ok(false);
     }
-    let vm = context.vm()?;
-    let attempt = format!("reading the configuration of vm {}", vm.vmid());
-    let config = ask(&attempt, &context.cancel, || vm.config(ConfigView::Pending)).await?;
+    let config = context.keeper()?.look(&context.cancel).await?;
     Ok(config.get(slot).is_some_and(|drive| drive.contains("cloudinit")))
 }
 
