@@ -42,9 +42,9 @@ pub(crate) async fn connected(
     variables: &VariableArgs,
     console: &Console,
 ) -> Result<Client, Box<Problem>> {
-    let (dir, inputs) = (dir.map(Path::to_owned), inputs(variables, console));
-    let read = off_thread(move || match dir {
-        Some(dir) => TemplateFolder::new(dir).connection(&inputs),
+    let (folder, inputs) = (dir.map(TemplateFolder::new), inputs(variables, console));
+    let read = off_thread(move || match folder {
+        Some(folder) => folder.connection(&inputs),
         None => TemplateFolder::connection_without_folder(&inputs),
     });
     connect(&read.await.map_err(|error| Problem::before(&error))?).await
@@ -56,9 +56,9 @@ pub(crate) async fn reached(
     variables: &VariableArgs,
     console: &Console,
 ) -> Result<(Client, u16), Box<Problem>> {
-    let (dir, inputs) = (dir.map(Path::to_owned), inputs(variables, console));
-    let read = off_thread(move || match dir {
-        Some(dir) => TemplateFolder::new(dir).reach(&inputs),
+    let (folder, inputs) = (dir.map(TemplateFolder::new), inputs(variables, console));
+    let read = off_thread(move || match folder {
+        Some(folder) => folder.reach(&inputs),
         None => TemplateFolder::reach_without_folder(&inputs),
     });
     let Reach {

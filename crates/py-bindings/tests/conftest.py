@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import k3simage
 import pytest
 
 INSTALLER = "AlmaLinux-9.3-x86_64-minimal.iso"
+
+
+# Behind `nohup` or in a script's background SIGINT is ignored, and so it would be in what the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

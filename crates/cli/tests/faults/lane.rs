@@ -357,6 +357,7 @@ impl Lane {
         }
     }
 
+    /// The old template is the image of its name again, as `gc` advises where what replaced it is gone.
     async fn make_image_again(&self) {
         let path = format!("/nodes/pve/qemu/{}/config", self.kind.old().unwrap());
         let image = [("name", IMAGE.to_owned()), ("tags", "k3simage".to_owned())];
