@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::agent::{Agent, Nic};
 use super::clock::Clock;
 use super::console::Console;
-use super::display::{self, Picture};
 use super::engine::Shared;
 use super::firmware;
 use super::host::{Host, Power, lock};
@@ -24,13 +23,16 @@ use super::options::FaultKind;
 use super::record::{GuestRecord, GuestState};
 use super::rfb;
 use super::serial::SerialPort;
-use crate::engine::{
-    AgentError, ByteStream, Drive, DriveCounters, Exit, Launch, Powerdown, RunState, Running, StreamError,
-};
+use crate::engine::{AgentError, ByteStream, Drive, DriveCounters, Exit, Launch, Powerdown, StreamError};
 
+mod activity;
 mod boot;
 mod install;
 mod running;
+mod seen;
+
+use activity::Activity;
+use seen::Monitor;
 
 /// How one boot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,44 +48,6 @@ enum End {
 enum Control {
     Reset,
     Acpi,
-}
-
-/// Reads and writes in progress: counters grow evenly over its time.
-#[derive(Clone, Debug)]
-struct Activity {
-    began: Instant,
-    takes: Duration,
-    read: Option<(String, u64)>,
-    written: Option<(String, u64)>,
-}
-
-impl Activity {
-    /// The part of a whole that is done by now.
-    fn part(&self, whole: u64) -> u64 {
-        if self.takes.is_zero() {
-            return whole;
-        }
-        let share = (self.began.elapsed().as_secs_f64() / self.takes.as_secs_f64()).min(1.0);
-        // Byte counts of this size are exact in a double.
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a byte count"
-        )]
-        let part = (whole as f64 * share) as u64;
-        part.min(whole)
-    }
-
-    fn add_to(&self, counters: &mut BTreeMap<String, DriveCounters>, all: bool) {
-        let part = |whole| if all { whole } else { self.part(whole) };
-        if let Some((slot, bytes)) = &self.read {
-            counters.entry(slot.clone()).or_default().read += part(*bytes);
-        }
-        if let Some((slot, bytes)) = &self.written {
-            counters.entry(slot.clone()).or_default().written += part(*bytes);
-        }
-    }
 }
 
 /// The running installed system.
@@ -519,103 +483,7 @@ impl Guest {
         Ok(())
     }
 
-    pub(super) fn console(&self) -> String {
-        self.machine().console.text().to_owned()
-    }
-
-    /// The record with what is only known now.
-    pub(super) fn fill(&self, record: &mut GuestRecord) {
-        let machine = self.machine();
-        machine.console.text().clone_into(&mut record.console);
-        if let Some(live) = &machine.live {
-            record.installed = Some(live.host.system().summary());
-        }
-    }
-
-    pub(super) fn status(&self) -> Running {
-        let state = self.state();
-        let paused = *self.pause.borrow();
-        let machine = self.machine();
-        let mut drive_bytes = machine.counters.clone();
-        if let Some(activity) = &machine.activity {
-            activity.add_to(&mut drive_bytes, false);
-        }
-        let configured = self
-            .launch
-            .config
-            .get("memory")
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or(512);
-        Running {
-            pid: self.pid,
-            uptime_s: self.began.elapsed().as_secs(),
-            cpu: if paused { 0.0 } else { cpu(state) },
-            mem_bytes: (configured << 20) * memory_percent(state) / 100,
-            drive_bytes,
-            state: if paused { RunState::Paused } else { RunState::Running },
-            qemu: None,
-        }
-    }
-
     pub(super) fn pid(&self) -> u32 {
         self.pid
-    }
-}
-
-/// What a VNC client sees of a guest.
-struct Monitor(Arc<Guest>);
-
-impl rfb::Screen for Monitor {
-    fn name(&self) -> String {
-        let name = self.0.launch.config.get("name").cloned();
-        format!(
-            "QEMU ({})",
-            name.unwrap_or_else(|| format!("VM {}", self.0.launch.vmid))
-        )
-    }
-
-    fn version(&self) -> u64 {
-        let machine = self.0.machine();
-        machine.console.changes() << 1 | u64::from(machine.kernel_display)
-    }
-
-    fn picture(&self) -> Picture {
-        let machine = self.0.machine();
-        let firmware = firmware::Firmware::of(&self.0.launch.config);
-        let mode = if machine.kernel_display || firmware == firmware::Firmware::Ovmf {
-            display::GRAPHICS
-        } else {
-            display::TEXT
-        };
-        let text = machine.console.text().to_owned();
-        drop(machine);
-        Picture::of(&text, mode)
-    }
-
-    fn press(&self, key: Key) {
-        // The guest's inbox lives as long as its process.
-        let _ = self.0.keys.send(key);
-    }
-}
-
-/// CPU use by state, of all cores: a halted kernel idles, a panicked one spins (FACTS 72).
-fn cpu(state: GuestState) -> f64 {
-    match state {
-        GuestState::Stopped | GuestState::Halted => 0.0,
-        GuestState::Panicked => 0.98,
-        GuestState::Firmware | GuestState::InstallerBoot | GuestState::Booting => 0.6,
-        GuestState::Installing => 0.8,
-        GuestState::ShuttingDown => 0.2,
-        GuestState::NoBootDevice | GuestState::Menu => 0.05,
-        _ => 0.02,
-    }
-}
-
-/// Memory in use by state, in percent of what the guest has.
-fn memory_percent(state: GuestState) -> u64 {
-    match state {
-        GuestState::Firmware | GuestState::NoBootDevice | GuestState::Menu => 5,
-        GuestState::Installing | GuestState::InstallerWaits => 45,
-        _ => 20,
     }
 }
