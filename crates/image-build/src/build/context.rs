@@ -25,11 +25,13 @@ use super::steps::{SEAL, comes_before_seal};
 use super::vm::boots;
 use crate::Error;
 use crate::communicator::{BuildKeys, Communicator};
-use crate::journal::{Heartbeat, Inputs, Journal, Keeper, LEASE, lease_until, new_holder};
+use crate::journal::{Heartbeat, Keeper, LEASE, new_holder};
 use crate::media::KickstartServer;
 use crate::plan::{PlanReport, Resolved};
 use crate::replace::{Old, Replace, Replacing, copy_name};
 use crate::spec::ImageSpec;
+
+mod journal;
 
 /// Something on the cluster that a build makes and must be able to remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,20 +129,6 @@ pub(crate) struct Media {
     pub(crate) oemdrv: Option<VolId>,
     /// Where the guest fetches the kickstart, when it is served.
     pub(crate) http: Option<(IpAddr, u16)>,
-}
-
-/// The part of a build's state that its journal holds besides the step.
-#[derive(Debug)]
-struct State {
-    oemdrv: Option<VolId>,
-    login: Option<String>,
-}
-
-impl State {
-    fn write(self, journal: &mut Journal) {
-        journal.oemdrv = self.oemdrv;
-        journal.login = self.login;
-    }
 }
 
 impl fmt::Debug for Context {
@@ -284,64 +272,6 @@ impl Context {
         }
     }
 
-    /// The journal as the create call is to carry it.
-    pub(super) fn first_journal(&self) -> Result<Journal, Error> {
-        let mut journal = Journal {
-            build: self.build_id.clone(),
-            run: self.run_uuid.clone(),
-            image: self.resolved()?.name.clone(),
-            vmid: self.vmid()?,
-            step: "create".to_owned(),
-            provisioned: 0,
-            holder: self.holder.clone(),
-            lease: lease_until(&self.client, self.lease),
-            oemdrv: None,
-            login: None,
-            boots: None,
-            replacing: self.replacing.clone(),
-            inputs: Inputs::of(&self.spec),
-        };
-        self.state().write(&mut journal);
-        Ok(journal)
-    }
-
-    /// From now on the journal on the VM is kept, and shows that this process lives.
-    pub(super) fn keep(&mut self, keeper: Keeper) {
-        let keeper = Arc::new(keeper);
-        self.heartbeat = Some(keeper.beat(self.stop.clone()));
-        self.keeper = Some(keeper);
-    }
-
-    /// The journal's keeper, once there is a VM.
-    pub(super) fn keeper(&self) -> Result<&Arc<Keeper>, Error> {
-        self.keeper.as_ref().ok_or(Error::Missing {
-            what: "the build's journal",
-        })
-    }
-
-    /// The journal has been closed: there is nothing left to keep.
-    pub(super) fn closed(&mut self) {
-        self.heartbeat = None;
-        self.keeper = None;
-    }
-
-    /// What the journal holds of this process's state.
-    fn state(&self) -> State {
-        State {
-            oemdrv: self
-                .media
-                .as_ref()
-                .and_then(|media| media.oemdrv.clone())
-                .filter(|volid| {
-                    self.made(&Resource::Volume {
-                        node: self.spec.node.clone(),
-                        volid: volid.clone(),
-                    })
-                }),
-            login: self.keys.as_ref().and_then(BuildKeys::lasting_fingerprint),
-        }
-    }
-
     /// Strikes out what is gone, or was never ours.
     pub(crate) fn removed(&mut self, resource: &Resource) {
         self.resources.retain(|known| known != resource);
@@ -445,22 +375,6 @@ impl Context {
         };
         let name = &self.resolved()?.name;
         Old::find(&self.client, replacing, name, &self.build_id, &self.cancel).await
-    }
-
-    /// Asks once more whether another process has the build, where there is still a VM to ask: the volumes have no journal.
-    ///
-    /// # Errors
-    /// [`Error::TakenOver`].
-    pub(super) async fn still_ours(&self) -> Result<(), Error> {
-        let vm_is_left = self.resources.iter().any(|left| matches!(left, Resource::Vm { .. }));
-        let Some(keeper) = self.keeper.as_ref().filter(|_| vm_is_left) else {
-            return Ok(());
-        };
-        match keeper.note(&self.cancel, |_| {}).await {
-            Err(Error::TakenOver { build, found }) => Err(Error::TakenOver { build, found }),
-            // What cannot be asked has not been taken over in the moment since it was looked at.
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 
     /// Handle of the build VM.
