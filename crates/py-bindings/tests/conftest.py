@@ -13,7 +13,7 @@ import pytest
 INSTALLER = "AlmaLinux-9.3-x86_64-minimal.iso"
 
 
-# Behind `nohup` or in a script's background SIGINT is ignored, and so it would be in what the tests start and interrupt.
+# In the background of a script (`&`) SIGINT is ignored, and so it would be in what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

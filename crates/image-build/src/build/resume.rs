@@ -6,7 +6,7 @@ use super::context::{Context, Media, Resource};
 use super::description::BUILD_TAG_PREFIX;
 use super::reservation::Reservation;
 use super::slots;
-use super::steps::{DELETE_OLD, MOVE_OLD, RENUMBER, RETIRE, SHUT_DOWN, is_complete};
+use super::steps::{DELETE_OLD, FINALISE, MOVE_OLD, RENUMBER, RETIRE, SHUT_DOWN, TEMPLATE, is_complete};
 use super::vm::boots;
 use crate::Error;
 use crate::communicator::{BuildKeys, goes_by_agent};
@@ -35,7 +35,9 @@ pub(super) enum Point {
     Connect,
     /// The guest is sealed.
     ShutDown,
-    /// The VM is a template, or becomes one.
+    /// The VM is made what its clones are to be.
+    Finalise,
+    /// The VM is a template.
     Template,
     /// The template is verified before it takes another one's place.
     Verify,
@@ -57,7 +59,8 @@ impl Point {
             Self::Install => "install",
             Self::Connect => "connect",
             Self::ShutDown => SHUT_DOWN,
-            Self::Template => "template",
+            Self::Finalise => FINALISE,
+            Self::Template => TEMPLATE,
             Self::Verify => "verify",
             Self::Retire => RETIRE,
             Self::MoveOld => MOVE_OLD,
@@ -67,20 +70,33 @@ impl Point {
     }
 }
 
+/// What the VM itself tells of how far it is.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// The installer is through.
+    installed: bool,
+    /// It is a template.
+    converted: bool,
+}
+
 /// Where to begin, from what is known.
 ///
 /// - Without the login key of the dead builder nothing inside the guest can be reached, except by its agent, which asks for none:
 ///   only an installation with another key helps.
 /// - Sealing closes the way in behind it. One that was begun may have got any far, and a half-sealed image must not pass for a
 ///   good one: the system is installed again.
-fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Delivery, installed: bool) -> Option<Point> {
+/// - What finalises the VM notes the conversion in the same call. PVE applies the settings of a call one by one, so a VM that is no template
+///   yet is finalised again.
+fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Delivery, vm: Found) -> Option<Point> {
+    let Found { installed, converted } = vm;
     Some(match step {
         "create" | "install" if installed && has_way_in => Point::Install,
         "create" | "install" if has_way_in && oemdrv_is_there && *delivery == Delivery::Oemdrv => Point::Install,
         "provision" if has_way_in => Point::Connect,
         "create" | "install" | "provision" | "seal" => Point::Media,
         SHUT_DOWN => Point::ShutDown,
-        "finalise" | "template" => Point::Template,
+        FINALISE | TEMPLATE if !converted => Point::Finalise,
+        FINALISE | TEMPLATE => Point::Template,
         "verify" => Point::Verify,
         RETIRE => Point::Retire,
         MOVE_OLD => Point::MoveOld,
@@ -174,13 +190,16 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             volumes.iter().any(|volume| volume.volid == *volid)
         }
     };
-    let installed = config.flag("reboot") != Some(false);
+    let vm_is = Found {
+        installed: config.flag("reboot") != Some(false),
+        converted: config.is_template(),
+    };
     let point = point(
         &found.step,
         has_way_in,
         oemdrv_is_there,
         &context.spec.installer.delivery,
-        installed,
+        vm_is,
     )
     .ok_or_else(|| {
         refuse(format!(
@@ -190,7 +209,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
     })?;
 
     let point = match point {
-        Point::ShutDown | Point::Template if !config.is_template() => {
+        Point::ShutDown | Point::Finalise if !config.is_template() => {
             let now = boots(&context.client, &vm, &context.cancel).await?;
             if found.boots.is_some_and(|before| now > before) {
                 context.emitter.warning(format!(
@@ -405,7 +424,7 @@ mod tests {
                 true,
                 Some(Point::ShutDown),
             ),
-            ("template", false, false, &Delivery::Oemdrv, true, Some(Point::Template)),
+            ("template", false, false, &Delivery::Oemdrv, true, Some(Point::Finalise)),
             ("verify", false, false, &Delivery::Oemdrv, true, Some(Point::Verify)),
             ("retire", false, false, &Delivery::Oemdrv, true, Some(Point::Retire)),
             (
@@ -420,10 +439,24 @@ mod tests {
             ("renumber", false, false, &Delivery::Oemdrv, true, Some(Point::Renumber)),
             ("dance", true, true, &Delivery::Oemdrv, true, None),
         ] {
+            let vm_is = Found {
+                installed,
+                converted: false,
+            };
             assert_eq!(
-                point(step, has_key, oemdrv, delivery, installed),
+                point(step, has_key, oemdrv, delivery, vm_is),
                 wanted,
                 "{step} {has_key} {oemdrv} {installed}"
+            );
+        }
+        let template = Found {
+            installed: true,
+            converted: true,
+        };
+        for step in ["finalise", "template"] {
+            assert_eq!(
+                point(step, false, false, &Delivery::Oemdrv, template),
+                Some(Point::Template)
             );
         }
     }

@@ -30,7 +30,8 @@ pub(crate) trait Step<C: Send>: fmt::Debug + Send + Sync {
     }
 
     /// Whether the step is written into the build's journal before it runs, because it changes something on the cluster
-    /// or in the guest. One that writes it itself, together with what it changes, says no.
+    /// or in the guest. One that writes it itself, together with what it changes, says no, and so does one that the step before it wrote
+    /// in that way.
     fn is_noted(&self) -> bool {
         true
     }

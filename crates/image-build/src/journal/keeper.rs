@@ -136,8 +136,7 @@ impl Keeper {
     /// Looks at a configuration that was just read: whether the VM is still ours by its journal or, where a person took that out, by
     /// its mark. One that is not is found to be in other hands from then on.
     pub(crate) fn holds(&self, config: &VmConfig, holder: &str) -> bool {
-        let found = read(config.description().unwrap_or_default());
-        match taken(&found, holder, self.vm.vmid(), bears_mark(config, &self.build)) {
+        match self.judge(config, holder) {
             Some(taken) => {
                 let _first = self.taken.set(taken);
                 false
@@ -149,12 +148,12 @@ impl Keeper {
     /// Reads the VM's configuration. If nobody changes it meanwhile, the next entry needs no look of its own.
     ///
     /// # Errors
-    /// Whatever PVE answers, unless it passes.
+    /// Whatever PVE answers, unless it passes; [`Error::Cancelled`].
     pub(crate) async fn look(&self, cancel: &CancellationToken) -> Result<VmConfig, Error> {
         let attempt = format!("reading the configuration of vm {}", self.vm.vmid());
-        let mut kept = self.kept(cancel).await?;
+        // What is set between the look and here makes the look too old, which its digest tells.
         let config = ask(&attempt, cancel, || self.vm.config(ConfigView::Pending)).await?;
-        kept.seen = Some(config.clone());
+        self.kept(cancel).await?.seen = Some(config.clone());
         Ok(config)
     }
 
@@ -165,6 +164,11 @@ impl Keeper {
             kept = self.kept.lock() => Ok(kept),
             () = cancel.cancelled() => Err(Error::Cancelled),
         }
+    }
+
+    fn judge(&self, config: &VmConfig, holder: &str) -> Option<Taken> {
+        let found = read(config.description().unwrap_or_default());
+        taken(&found, holder, self.vm.vmid(), bears_mark(config, &self.build))
     }
 
     /// Writes a change down, and renews the lease.
@@ -265,7 +269,7 @@ impl Keeper {
         .await
     }
 
-    /// Reads, asks `change` what to set, and sets it if nothing has changed in between; again until that is so.
+    /// Reads, or takes what was seen last, asks `change` what to set, and sets it if nothing has changed in between; again until that is so.
     async fn set(
         &self,
         cancel: &CancellationToken,
@@ -291,7 +295,8 @@ impl Keeper {
             };
             let found = read(config.description().unwrap_or_default());
             let update = change(&config, found.as_ref().ok().and_then(Option::as_ref));
-            if update.is_none() && !is_fresh {
+            // No more than a digest that may still be right is taken from an old look.
+            if !is_fresh && (update.is_none() || self.judge(&config, &kept.journal.holder).is_some()) {
                 continue;
             }
             // What is there as it was to be needs no mark: the last change takes that away.

@@ -26,8 +26,8 @@ pub enum Timing {
     Real,
 }
 
-/// What is waited for is given this long at least, however fast the emulated clock runs: a guest that got no processor for a second
-/// or two must not look like a dead one.
+/// What is waited for is given this long at least, if PVE gives it as long, however fast the emulated clock runs: a guest that got no
+/// processor for a second or two must not look like a dead one.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// What does not change while the emulator runs.

@@ -16,6 +16,9 @@ use crate::build::vm::ask;
 use crate::plan::GUESTS;
 use crate::spec::ImageSpec;
 
+/// The step's name.
+pub(crate) const FINALISE: &str = "finalise";
+
 /// Cloud-init drive and boot order.
 #[derive(Debug)]
 pub(super) struct Finalise;
@@ -23,12 +26,15 @@ pub(super) struct Finalise;
 #[async_trait]
 impl Step<Context> for Finalise {
     fn name(&self) -> StepName {
-        "finalise".into()
+        FINALISE.into()
     }
 
     async fn run(&mut self, context: &mut Context) -> Result<String, Error> {
         context.still_sealed()?;
         context.never_booted().await?;
+        if context.replacing.is_none() {
+            still_alone(context).await?;
+        }
         let order = Boot::order([slots::SYSTEM_DISK]).map_err(Error::api("describing the boot order"))?;
         let mut update = VmConfigUpdate::new().boot(&order).delete(slots::INSTALLER);
         let mut summary = vec![format!("boots from {}", slots::SYSTEM_DISK)];
@@ -50,7 +56,7 @@ impl Step<Context> for Finalise {
         Ok(summary.join("; "))
     }
 
-    /// The one call that changes the VM notes what comes after it: when it is there, so is all of this step.
+    /// The one call that changes the VM notes what comes after it.
     fn is_noted(&self) -> bool {
         false
     }
@@ -67,7 +73,8 @@ async fn has_cloud_init(context: &Context, slot: &str) -> Result<bool, Error> {
 
 /// Refuses when someone else has taken the name since preflight; the template that is replaced has it by right, and is shown
 /// with it for some seconds more than that. Two builds of the same name that see each other are told
-/// apart by their vmids: the lower one goes on, so that one of them always does.
+/// apart by their vmids: the lower one goes on, so that one of them always does. It is looked for before the conversion too, because nobody
+/// gives way to a template that its builder then has to give up.
 ///
 /// The cluster's list shows a VM that was just made under the name of one that had its vmid before (`FACTS` 80), so who seems to have
 /// the name is asked for it, and so is a build's VM that is listed without any.

@@ -22,6 +22,7 @@ mod template;
 mod verify;
 
 pub(crate) use delete_old::DELETE_OLD;
+pub(super) use finalise::FINALISE;
 pub(super) use finalise::template_tags;
 pub(crate) use medium::needs_medium;
 pub(crate) use move_old::MOVE_OLD;
@@ -30,6 +31,7 @@ pub(crate) use renumber::RENUMBER;
 pub(crate) use retire::RETIRE;
 pub(super) use seal::SEAL;
 pub(super) use shut_down::SHUT_DOWN;
+pub(super) use template::TEMPLATE;
 
 use std::path::PathBuf;
 
