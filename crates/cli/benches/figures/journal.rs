@@ -103,16 +103,17 @@ pub(crate) async fn price() -> Result<()> {
     Ok(())
 }
 
-/// How many calls set a configuration, or read it right before that. At most those are the journal's: three of the changes would be made
-/// without it too.
+/// How many calls set the VM's configuration, or read it as the last thing before that. At most those are the journal's: three of the changes
+/// would be made without it too.
 fn calls_of_entries(requests: &[RequestRecord]) -> u32 {
-    let is = |request: &RequestRecord, method: &str| request.method == method && request.path.ends_with("/config");
-    let sets = requests.iter().filter(|request| is(request, "PUT")).count();
-    let reads = requests.windows(2).filter(|pair| match pair {
-        [read, set] => is(read, "GET") && is(set, "PUT"),
-        _ => false,
-    });
-    u32::try_from(sets + reads.count()).unwrap_or(u32::MAX)
+    let methods: Vec<&str> = requests
+        .iter()
+        .filter(|request| request.path.ends_with("/config"))
+        .map(|request| request.method.as_str())
+        .collect();
+    let sets = methods.iter().filter(|method| **method == "PUT").count();
+    let reads = methods.windows(2).filter(|pair| *pair == ["GET", "PUT"]).count();
+    u32::try_from(sets + reads).unwrap_or(u32::MAX)
 }
 
 /// Builds one after another in one process, each on a cluster as empty as the first found it.
