@@ -72,6 +72,17 @@ pub(super) async fn running_task(
     Ok(tasks.into_iter().find(TaskEntry::is_running).map(|task| task.upid))
 }
 
+/// Whether a task found the VM gone.
+fn has_lost_its_vm(error: &proxmox_client::Error) -> bool {
+    match error {
+        // pve-guest-common PVE/AbstractConfig.pm, load_config
+        proxmox_client::Error::Task { exit, .. } => {
+            exit.contains("Configuration file") && exit.contains("does not exist")
+        }
+        _ => false,
+    }
+}
+
 struct Removal<'a> {
     client: &'a Client,
     vm: &'a Qemu,
@@ -101,8 +112,8 @@ impl Removal<'_> {
                     return Err(Error::Api { attempt, source });
                 }
                 Err(_) if self.cancel.is_cancelled() => return Err(Error::Cancelled),
-                // Locked by the clean-up of the stop, or an answer that was lost: what is there now tells.
-                Err(Error::Api { source, .. }) if may_pass(&source) => source,
+                // Locked by the clean-up of the stop, an answer that was lost, or deleted by others meanwhile: what is there now tells.
+                Err(Error::Api { source, .. }) if may_pass(&source) || has_lost_its_vm(&source) => source,
                 Err(error) => return Err(error),
             };
             if let (Some(upid), proxmox_client::Error::Timeout { .. }) = (&self.open, &*source) {
@@ -212,7 +223,7 @@ fn identity(config: &VmConfig) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pve_emulator::{Fault, FaultAction, FaultMatch, Gate};
+    use pve_emulator::{Emulator, Fault, FaultAction, FaultMatch, Gate, TaskFault};
 
     use super::*;
 
@@ -236,10 +247,8 @@ mod tests {
         }
     }
 
-    /// Two VMs whose deletion's answer is lost: the one is gone then, and somebody has made another in its place meanwhile.
-    #[tokio::test]
-    async fn a_stranger_with_the_number_of_what_is_gone_stays() {
-        let pve = pve_emulator::Emulator::builder().start().await.expect("it starts");
+    async fn start() -> (Emulator, Client, Qemu) {
+        let pve = Emulator::builder().start().await.expect("it starts");
         let client = Client::builder(pve.url())
             .auth(proxmox_client::Auth::token(pve.token_id(), pve.token_secret()))
             .tls(proxmox_client::Tls::Pinned(
@@ -250,15 +259,44 @@ mod tests {
         let vm = client
             .node(&"pve".parse().expect("a name"))
             .qemu("9000".parse().expect("a number"));
-        let make = async |name: &str| {
-            let upid = vm
-                .create(&proxmox_client::CreateVm::new().name(name))
-                .await
-                .expect("it is made");
-            let made = client.wait_task(&upid, Wait::at_most(TASK_LIMIT)).await;
-            let _ = made.expect("it is made");
-        };
-        make("ours").await;
+        (pve, client, vm)
+    }
+
+    async fn make(client: &Client, vm: &Qemu, name: &str) {
+        let upid = vm.create(&proxmox_client::CreateVm::new().name(name)).await;
+        let made = client
+            .wait_task(&upid.expect("it is made"), Wait::at_most(TASK_LIMIT))
+            .await;
+        let _ = made.expect("it is made");
+    }
+
+    /// A task of ours that finds the VM gone is no failure, if it is.
+    #[tokio::test]
+    async fn what_others_delete_in_the_same_moment_is_gone() {
+        let gone = "Configuration file 'nodes/pve/qemu-server/9000.conf' does not exist";
+        let no_storage = "storage 'gone' does not exist";
+        for (exit, ends) in [(gone, true), (no_storage, false)] {
+            let (pve, client, vm) = start().await;
+            make(&client, &vm, "ours").await;
+            pve.fault(Fault {
+                when: FaultMatch::Task {
+                    kind: "qmdestroy".to_owned(),
+                    id: "9000".to_owned(),
+                },
+                action: FaultAction::Task(TaskFault::Fails(exit.to_owned())),
+                times: 1,
+            });
+            let ended = destroy(&client, &vm, TASK_LIMIT, &CancellationToken::new()).await;
+            assert_eq!(ended.is_ok(), ends, "{ended:?}");
+            assert_eq!(pve.vm_config(9000).is_none(), ends, "{exit}");
+        }
+    }
+
+    /// Two VMs whose deletion's answer is lost: the one is gone then, and somebody has made another in its place meanwhile.
+    #[tokio::test]
+    async fn a_stranger_with_the_number_of_what_is_gone_stays() {
+        let (pve, client, vm) = start().await;
+        make(&client, &vm, "ours").await;
         pve.fail_next("DELETE", "/nodes/pve/qemu/9000", FaultAction::LoseAnswer);
         // The look before the first attempt passes, that before the second one waits.
         let gate = Gate::default();
@@ -278,7 +316,7 @@ mod tests {
             while pve.vm_config(9000).is_some() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            make("stranger").await;
+            make(&client, &vm, "stranger").await;
             gate.open();
         };
         let cancel = CancellationToken::new();
