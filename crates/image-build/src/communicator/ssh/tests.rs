@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use russh::server::{self, Auth, Msg, Server as _, Session};
 use russh::{Channel, ChannelId};
+use secrecy::ExposeSecret as _;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::process::ChildStdin;
