@@ -190,15 +190,19 @@ fn a_signal_ends_what_waits_for_a_file() {
             .spawn()
             .unwrap();
         let begun = Instant::now();
-        // A pipe can be opened like this once somebody waits for what comes out.
+        // A pipe can be opened like this once somebody waits for what comes out. What other tests start meanwhile must not inherit it: the
+        // next command would find a writer, and the end of the file when that ends.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let writer = loop {
-            match open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()) {
-                Ok(writer) => break writer,
-                Err(_) => assert!(
-                    begun.elapsed() < Duration::from_secs(60),
-                    "{command:?} does not read it"
-                ),
+            if let Ok(writer) = open(&pipe, flags, Mode::empty()) {
+                break writer;
             }
+            let ended = child.try_wait().unwrap();
+            assert_eq!(ended, None, "{command:?} did not wait for it");
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{command:?} does not read it"
+            );
             std::thread::park_timeout(Duration::from_millis(2));
         };
         signal(&child, "TERM");
