@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Cluster, Folder, k3simage, signal, until};
+use common::{Cluster, Folder, k3simage, signal, twice, until};
 use pve_emulator::{Emulator, Timing};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
@@ -106,8 +106,7 @@ fn a_closed_terminal_undoes_the_build() {
         }
         let mut child = terminal.close();
         // The shell hands it on to what it had started; the kernel tells it when that shell ends.
-        signal(&child, "HUP");
-        signal(&child, "HUP");
+        twice(&child, "HUP");
         assert_eq!(child.wait().unwrap().code(), Some(129), "{term} {more:?}");
         assert_eq!(cluster.inventory(), before, "{term} {more:?}");
         let last = last_event(&log);

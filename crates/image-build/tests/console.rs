@@ -277,9 +277,11 @@ async fn an_installer_that_will_not_end_is_named() {
 
 #[tokio::test]
 async fn a_panic_of_the_installed_system_ends_the_wait_for_it() {
-    let lab = Lab::of(Emulator::builder(), scaled(30.0)).await;
+    let mut options = scaled(30.0);
+    // There for a minute of this machine's; a key ends it.
+    options.durations.menu_timeout = Duration::from_secs(1800);
+    let lab = Lab::of(Emulator::builder(), options).await;
     let (to, mut events) = tokio::sync::mpsc::unbounded_channel();
-    // A menu of 60 s is there for two of this machine's.
     let spec = patient(speaking(&lab)).boot_wait(Duration::from_secs(1));
     let build = image_build::build(&lab.client, spec.build().expect("a spec")).events(to);
     let running = tokio::spawn(async move { build.await });

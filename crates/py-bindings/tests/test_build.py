@@ -326,7 +326,7 @@ def test_other_threads_run_during_a_build(pve: k3simage.Emulator, folder: Path) 
     k3simage.build(folder, variables=pve.variables)
     ended.set()
     counter.join()
-    assert turns > 20
+    assert turns > 2
 
 
 async def test_several_builds_at_once(pve: k3simage.Emulator) -> None:

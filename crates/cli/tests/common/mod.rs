@@ -185,11 +185,19 @@ pub(crate) fn until(
 
 /// Sends a signal.
 pub(crate) fn signal(child: &Child, name: &str) {
-    let sent = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {}", child.id())])
-        .status()
-        .unwrap();
-    assert!(sent.success());
+    shell(&format!("kill -{name} {}", child.id()));
+}
+
+/// The same signal again at once.
+pub(crate) fn twice(child: &Child, name: &str) {
+    shell(&format!("kill -{name} {0}; kill -{name} {0}", child.id()));
+}
+
+fn shell(line: &str) {
+    assert!(
+        Command::new("sh").args(["-c", line]).status().unwrap().success(),
+        "{line}"
+    );
 }
 
 /// The names in a folder, sorted.

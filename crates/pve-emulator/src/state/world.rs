@@ -28,7 +28,7 @@ pub enum Timing {
 
 /// What is waited for is given this long at least, if PVE gives it as long, however fast the emulated clock runs: a guest that got no
 /// processor for a second or two must not look like a dead one.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(10);
 
 /// What does not change while the emulator runs.
 #[derive(Debug)]

@@ -187,11 +187,12 @@ mod tests {
 
     #[test]
     fn a_vm_that_ended_with_an_empty_disk_and_an_unread_iso_has_booted_nothing() {
-        let ago = |seconds: u64| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        let now = Instant::now();
+        let ago = |seconds: u64| now.checked_sub(Duration::from_secs(seconds)).unwrap();
         let drives = |written: u64, iso_read: u64, seconds: u64| Drives {
             written,
             iso_read,
-            seen: Some((ago(seconds), Instant::now())),
+            seen: Some((ago(seconds), now)),
             ..Drives::default()
         };
         let told = drives(0, 4096, 3).nothing_booted().unwrap();

@@ -291,10 +291,13 @@ async fn a_hanging_script_ends_with_its_guest() {
 
 #[tokio::test]
 async fn a_paused_guest_stands_still() {
-    let rig = Rig::new(SimulatedOptions {
+    let mut options = SimulatedOptions {
         time: TimeScale::Scaled(100.0),
         ..SimulatedOptions::default()
-    });
+    };
+    // Five seconds of this machine's to pause it in.
+    options.durations.firmware = Duration::from_secs(500);
+    let rig = Rig::new(options);
     let kickstart = rig.kickstart("", "qemu-guest-agent");
     rig.engine.start(rig.launch(315, Some(&kickstart), &[])).await.unwrap();
     rig.engine.pause(315, true).await;
