@@ -72,7 +72,7 @@ impl Point {
 
 /// What the VM itself tells of how far it is.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct VmState {
     /// The installer is through.
     installed: bool,
     /// It is a template.
@@ -87,8 +87,8 @@ struct Found {
 ///   good one: the system is installed again.
 /// - What finalises the VM notes the conversion in the same call. PVE applies the settings of a call one by one, so a VM that is no template
 ///   yet is finalised again.
-fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Delivery, vm: Found) -> Option<Point> {
-    let Found { installed, converted } = vm;
+fn point(step: &str, has_way_in: bool, oemdrv_is_there: bool, delivery: &Delivery, vm: VmState) -> Option<Point> {
+    let VmState { installed, converted } = vm;
     Some(match step {
         "create" | "install" if installed && has_way_in => Point::Install,
         "create" | "install" if has_way_in && oemdrv_is_there && *delivery == Delivery::Oemdrv => Point::Install,
@@ -190,7 +190,7 @@ pub(super) async fn take_over(context: &mut Context) -> Result<Point, Error> {
             volumes.iter().any(|volume| volume.volid == *volid)
         }
     };
-    let vm_is = Found {
+    let vm_is = VmState {
         installed: config.flag("reboot") != Some(false),
         converted: config.is_template(),
     };
@@ -439,7 +439,7 @@ mod tests {
             ("renumber", false, false, &Delivery::Oemdrv, true, Some(Point::Renumber)),
             ("dance", true, true, &Delivery::Oemdrv, true, None),
         ] {
-            let vm_is = Found {
+            let vm_is = VmState {
                 installed,
                 converted: false,
             };
@@ -449,7 +449,7 @@ mod tests {
                 "{step} {has_key} {oemdrv} {installed}"
             );
         }
-        let template = Found {
+        let template = VmState {
             installed: true,
             converted: true,
         };

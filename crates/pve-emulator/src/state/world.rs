@@ -28,7 +28,7 @@ pub enum Timing {
 
 /// What is waited for is given this long at least, if PVE gives it as long, however fast the emulated clock runs: a guest that got no
 /// processor for a second or two must not look like a dead one.
-const BUSY: Duration = Duration::from_secs(10);
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What does not change while the emulator runs.
 #[derive(Debug)]
@@ -229,8 +229,8 @@ impl World {
     /// How long to wait for something that may never come.
     pub(crate) fn patience(&self, real: Duration) -> Duration {
         match self.settings.timing {
-            Timing::Instant => real.min(BUSY),
-            Timing::Scaled(factor) if factor > 0.0 => real.div_f64(factor).max(BUSY).min(real),
+            Timing::Instant => real.min(LEAST_PATIENCE),
+            Timing::Scaled(factor) if factor > 0.0 => real.div_f64(factor).max(LEAST_PATIENCE).min(real),
             Timing::Scaled(_) | Timing::Real => real,
         }
     }

@@ -22,8 +22,7 @@ mod template;
 mod verify;
 
 pub(crate) use delete_old::DELETE_OLD;
-pub(super) use finalise::FINALISE;
-pub(super) use finalise::template_tags;
+pub(super) use finalise::{FINALISE, template_tags};
 pub(crate) use medium::needs_medium;
 pub(crate) use move_old::MOVE_OLD;
 pub(crate) use publish::PUBLISH;
